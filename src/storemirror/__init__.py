@@ -1,0 +1,1 @@
+"""StoreMirror: mirrors Firestore collections into SQL and proves that both sides agree."""

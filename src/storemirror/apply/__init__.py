@@ -1,0 +1,1 @@
+"""Stage 4: takes events from the bus and applies them to SQL."""

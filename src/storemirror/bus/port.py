@@ -1,0 +1,259 @@
+"""
+What the mirror needs of a message bus: peek-lock semantics as Azure Service Bus has them.
+
+A message goes to every subscription of its topic.  A consumer *receives* a delivery under a lock
+that expires; it *completes* it (gone), *abandons* it (available at once, counted) or
+*dead-letters* it (set aside with a reason).  A lock that expires abandons by itself.  A delivery
+that was received `max_delivery_count` times and comes back is dead-lettered by the bus with the
+reason `MAX_DELIVERY_REASON`.  Within the duplicate window a message id is accepted once a topic.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+TOPIC: Final = "realtime-mirror"
+SUBSCRIPTION_SQL_WRITER: Final = "sql-writer"
+SUBSCRIPTION_MONITORING: Final = "monitoring"
+#: Reason of a dead letter that the bus made by itself, as Service Bus spells them.
+MAX_DELIVERY_REASON: Final = "MaxDeliveryCountExceeded"
+EXPIRED_REASON: Final = "TTLExpiredException"
+#: Property that says which dead letter a message replaces.
+RESUBMITTED_FROM: Final = "storemirror-resubmitted-from"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message to publish."""
+
+    #: At most 128 characters; the event id, or `<event id>.<run>`.
+    message_id: str
+    body: bytes
+    content_type: str
+    #: Application properties, for filters and people: type, entity, origin, version, path.
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message in the hands of one consumer, until its lock expires."""
+
+    message: Message
+    #: Settles this delivery and no later one of the same message.
+    lock_token: str
+    #: Number of the message in its subscription; the larger, the later it was published.
+    sequence_number: int
+    #: 1 on the first delivery.
+    delivery_count: int
+    #: Microseconds since the Unix epoch, by the bus's clock.
+    enqueued_at_us: int
+    #: Microseconds since the Unix epoch, by the bus's clock.
+    locked_until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One message set aside, with why."""
+
+    message: Message
+    sequence_number: int
+    reason: str
+    description: str
+    delivery_count: int
+    enqueued_at_us: int
+    dead_lettered_at_us: int
+    #: Why a person accepted the loss; None while nobody did.
+    acknowledged_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A delivery to dead-letter, and why."""
+
+    delivery: Delivery
+    #: Short, fixed word: "MappingFailed".
+    reason: str
+    #: One sentence for a person; no document contents.
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishResult:
+    """What became of the messages handed to `publish`."""
+
+    accepted_count: int
+    #: Recognised by duplicate detection: their id had been accepted before.
+    duplicate_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStats:
+    """One subscription at one moment."""
+
+    subscription: str
+    #: Messages waiting or locked; dead letters not included.
+    depth: int
+    #: Of these, under a lock that has not expired.
+    locked_count: int
+    #: Dead letters that nobody acknowledged.
+    dead_letter_count: int
+    acknowledged_count: int
+    #: Deliveries completed since the subscription exists, resubmitted ones included.
+    completed_count: int
+    #: Age of the oldest waiting or locked message; None when there is none.
+    oldest_age_s: float | None
+    #: Enqueue time of that message, microseconds since the Unix epoch, by the bus's clock.
+    oldest_enqueued_at_us: int | None
+
+
+class ExpiryAction(enum.Enum):
+    """What becomes of a message that nobody took before its time to live was over."""
+
+    DEAD_LETTER = "dead-letter"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSpec:
+    """How a subscription is to be."""
+
+    name: str
+    lock_duration_s: float = 60.0
+    max_delivery_count: int = 10
+    #: None: messages wait for ever.
+    time_to_live_s: float | None = None
+    on_expiry: ExpiryAction = ExpiryAction.DEAD_LETTER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """How a topic is to be."""
+
+    name: str = TOPIC
+    duplicate_window_s: float = 600.0
+    subscriptions: tuple[SubscriptionSpec, ...] = (
+        SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER),
+        SubscriptionSpec(
+            name=SUBSCRIPTION_MONITORING, time_to_live_s=600.0, on_expiry=ExpiryAction.DROP
+        ),
+    )
+
+
+class Publisher(Protocol):
+    """Puts messages on the topic."""
+
+    async def publish(self, messages: Sequence[Message]) -> PublishResult:
+        """
+        Publish all messages or none; when it returns they are durable.
+
+        Raises:
+            BusUnavailable: published or not is unknown; publishing again is safe, the ids are
+                recognised.
+            BusRefused: nothing was published.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Consumer(Protocol):
+    """Takes deliveries from one subscription."""
+
+    async def receive(self, max_count: int, *, max_wait_s: float) -> list[Delivery]:
+        """
+        Lock and give up to `max_count` deliveries.
+
+        Returns as soon as there is at least one; an empty list after `max_wait_s`.
+
+        Raises:
+            BusUnavailable: some may have been locked; their locks expire.
+        """
+        ...
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """
+        Settle deliveries for good.
+
+        Returns:
+            Those whose lock was lost before (they come again); usually empty.
+        """
+        ...
+
+    async def abandon(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Make deliveries available again at once; returns those whose lock was lost."""
+        ...
+
+    async def dead_letter(self, rejections: Sequence[Rejection]) -> list[Delivery]:
+        """Set deliveries aside with their reasons; returns those whose lock was lost."""
+        ...
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """
+        Extend locks by a whole lock duration.
+
+        Returns:
+            The deliveries with their new `locked_until_us`; those whose lock was lost are left
+            out.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections.  Locks held run out by themselves."""
+        ...
+
+
+class BusAdmin(Protocol):
+    """Makes the topic, and looks after it."""
+
+    async def provision(self, topic: TopicSpec) -> None:
+        """Create topic and subscriptions, or bring existing ones to `topic`.  Idempotent."""
+        ...
+
+    async def stats(self, subscription: str) -> SubscriptionStats:
+        """
+        Count what a subscription holds.
+
+        Raises:
+            BusRefused: there is no such subscription.
+        """
+        ...
+
+    async def peek_dead_letters(
+        self, subscription: str, *, limit: int, after_sequence_number: int = 0
+    ) -> list[DeadLetter]:
+        """Look at dead letters, by rising sequence number, without a lock."""
+        ...
+
+    async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:
+        """
+        Put a dead letter's message on this subscription again, then drop the dead letter.
+
+        The replacement has the id `<id up to the first dot>.<run>`, so that duplicate detection
+        lets it pass, and the property `RESUBMITTED_FROM`; it is durable before the dead letter
+        goes.
+
+        Returns:
+            The replacement's message id.
+
+        Raises:
+            DeadLetterUnknown: no such dead letter.
+        """
+        ...
+
+    async def acknowledge(self, subscription: str, sequence_number: int, *, reason: str) -> None:
+        """
+        Record why a dead letter is accepted as lost; it stays, and is counted apart.
+
+        Raises:
+            DeadLetterUnknown: no such dead letter.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,1 @@
+"""Stage 7: compares documents with rows, and mends what differs."""

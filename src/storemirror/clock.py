@@ -1,0 +1,108 @@
+"""
+The only place that reads the time or sleeps.
+
+Everything that needs the time is handed a `Clock`, so that a test can say what time it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+#: Microseconds in a second.
+SECOND_US: Final = 1_000_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """Tells the time and waits."""
+
+    def now_us(self) -> int:
+        """Give the wall-clock time in microseconds since the Unix epoch, UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Give seconds that only grow; for durations and deadlines."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait for `duration_s` seconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_us(self) -> int:
+        """See `Clock.now_us`."""
+        return time.time_ns() // 1_000
+
+    def monotonic_s(self) -> float:
+        """See `Clock.monotonic_s`."""
+        return time.monotonic()
+
+    async def sleep(self, duration_s: float) -> None:
+        """See `Clock.sleep`."""
+        await asyncio.sleep(duration_s)
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
+    """Block until a condition holds, and tell whether it did in time.  For start-up code only."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def datetime_from_us(time_us: int) -> datetime:
+    """Turn microseconds since the Unix epoch into an aware datetime, exactly.
+
+    >>> datetime_from_us(1).isoformat()
+    '1970-01-01T00:00:00.000001+00:00'
+    """
+    return EPOCH + timedelta(microseconds=time_us)
+
+
+def us_from_datetime(moment: datetime) -> int:
+    """Turn an aware datetime into microseconds since the Unix epoch, exactly.
+
+    Integer arithmetic: a float of seconds loses microseconds from the year 2255 on.
+
+    Raises:
+        ValueError: `moment` has no time zone.
+
+    >>> us_from_datetime(datetime(1970, 1, 1, 0, 0, 1, 2, tzinfo=UTC))
+    1000002
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a datetime without time zone has no place on the time line")
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def rfc3339_from_us(time_us: int) -> str:
+    """Write microseconds since the Unix epoch as RFC 3339 with six decimals and `Z`.
+
+    >>> rfc3339_from_us(1_000_002)
+    '1970-01-01T00:00:01.000002Z'
+    """
+    return datetime_from_us(time_us).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def us_from_rfc3339(text: str) -> int:
+    """Read an RFC 3339 time, of any offset, as microseconds since the Unix epoch.
+
+    Firestore's REST interface may give nine decimals; what it stores are microseconds, so digits
+    beyond the sixth are cut, as Firestore itself does.
+
+    Raises:
+        ValueError: `text` is no RFC 3339 time with an offset.
+
+    >>> us_from_rfc3339("1970-01-01T01:00:00.000001999+01:00")
+    1
+    """
+    return us_from_datetime(datetime.fromisoformat(text))

@@ -1,0 +1,1 @@
+"""The demonstration: a small social app lives on the embedded parts."""

@@ -1,0 +1,220 @@
+"""
+Every error StoreMirror raises, in one file, so that the tree can be read at once.
+
+    StoreMirrorError                exit
+    ├── ConfigError                 4   a setting is missing or wrong; raised before any I/O
+    │   └── DeclarationInvalid      4   a declaration is wrong; carries every mistake found
+    ├── SwitchedOff                 7   the master switch is off; nothing was read or written
+    ├── TransientError              5   written or not is unknown; retry: calls are idempotent
+    │   ├── BusUnavailable
+    │   ├── SqlUnavailable
+    │   ├── SourceUnavailable
+    │   └── ParentMissing               a purge struck between stubs and locks; nothing written
+    ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
+    │   └── SchemaMismatch          6   installed tables or procedures are not the ones we call
+    ├── BusRefused                  5   the bus said no; a mend is needed before a retry
+    ├── ClockSkewed                 5   this machine's clock is wrong; nothing written
+    ├── EmbeddedServerFailed        5   the embedded PostgreSQL did not start or stop
+    ├── PoisonEventError            8   this event can never be applied; it is dead-lettered
+    │   ├── EnvelopeInvalid             no CloudEvent of ours, or of a later format
+    │   ├── EntityUnknown               no declaration has this path
+    │   ├── KeyRefused                  an id that cannot be a key
+    │   ├── MappingFailed               a value does not fit its column
+    │   └── EventRefused                the database refused the data of this event
+    ├── CheckIncomplete             3   the comparison did not finish; says nothing of the data
+    └── DeadLetterUnknown           9   no dead letter has this number; nothing was changed
+
+A stale or repeated event is not an error: see `storemirror.event.change.Outcome`.
+A difference between both sides is not an error: see `storemirror.check.compare.Mismatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class StoreMirrorError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+    #: What the operator should do next.  Shown by the command line; a page in docs/runbook.
+    hint: ClassVar[str] = ""
+    #: Status with which the command line ends.  2 is click's, for wrong usage.
+    exit_status: ClassVar[int] = 70
+
+
+class ConfigError(StoreMirrorError):
+    """A setting is missing or wrong.  Raised before any input or output."""
+
+    hint = "Mend the setting named above; `storemirror --help` and docs/reference/settings.md."
+    exit_status = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong in a declaration file."""
+
+    #: Line in the file, from 1; 0 when the mistake has no place of its own.
+    line: int
+    #: Where in the declaration: "DmMessage.columns.sentAt.type".
+    where: str
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        """Give the mistake as one line."""
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.where}: {self.what}. {self.cure}"
+
+
+class DeclarationInvalid(ConfigError):
+    """A declaration file is wrong.  All mistakes are reported at once."""
+
+    hint = "Mend the lines above; the format is in docs/reference/declarations.md."
+
+    def __init__(self, file: str, mistakes: Sequence[Mistake]) -> None:
+        """Keep the mistakes as values, so that callers need not parse the text."""
+        listed = "".join(f"\n  {mistake}" for mistake in mistakes)
+        plural = "mistake" if len(mistakes) == 1 else "mistakes"
+        super().__init__(f"{file}: {len(mistakes)} {plural}; nothing was started{listed}")
+        self.file = file
+        self.mistakes = tuple(mistakes)
+
+
+class SwitchedOff(StoreMirrorError):
+    """`USE_SQL_DM_WRITE_MIRROR` is not true.  Nothing was received or written."""
+
+    hint = "Set USE_SQL_DM_WRITE_MIRROR=true to let the writer and the dual write run."
+    exit_status = 7
+
+
+class TransientError(StoreMirrorError):
+    """A dependency did not answer.
+
+    A connection lost during commit leaves the result unknown.  Retrying is safe
+    because every procedure is idempotent, not because nothing was written.
+    """
+
+    hint = "Nothing is lost: events wait on the bus.  See whether the named server answers."
+    exit_status = 5
+
+
+class BusUnavailable(TransientError):
+    """The bus did not answer."""
+
+
+class SqlUnavailable(TransientError):
+    """The mirror's database did not answer, or broke a deadlock or a timeout."""
+
+
+class SourceUnavailable(TransientError):
+    """The document store did not answer."""
+
+
+class ParentMissing(TransientError):
+    """Fewer parent rows could be locked than there should be; nothing was written.
+
+    A purge struck between the stubs and the locks, or a procedure was called
+    without `ensure_parents` before it.
+    """
+
+    hint = "Call ensure_parents first; through the writer this is retried by itself."
+
+
+class DatabaseRefused(StoreMirrorError):
+    """The database said no for a reason that is not the event's; nothing was written."""
+
+    hint = "Read the database's own words above: rights, disk space and read-only mode come first."
+    exit_status = 5
+
+
+class SchemaMismatch(DatabaseRefused):
+    """The installed tables or procedures are not the ones this code calls."""
+
+    hint = "Run `storemirror schema status`, then `storemirror schema apply`."
+    exit_status = 6
+
+
+class BusRefused(StoreMirrorError):
+    """The bus said no: rights, a missing topic, a message too large.  Nothing was published."""
+
+    hint = (
+        "Read the words of the bus above: rights, the topic and the size of the message come first."
+    )
+    exit_status = 5
+
+
+class ClockSkewed(StoreMirrorError):
+    """This machine's clock is over a minute away from the database's; nothing was written."""
+
+    hint = "Set this machine's clock (NTP), then start again."
+    exit_status = 5
+
+
+class EmbeddedServerFailed(StoreMirrorError):
+    """The embedded PostgreSQL did not start or stop."""
+
+    hint = "Read the server's log named above; STOREMIRROR_POSTGRES_BIN names other binaries."
+    exit_status = 5
+
+
+class PoisonEventError(StoreMirrorError):
+    """This event can never be applied, however often it is retried.  Nothing of it was written."""
+
+    hint = (
+        "Run `storemirror dlq show NUMBER`; mend the cause; then `storemirror dlq resubmit NUMBER`."
+    )
+    exit_status = 8
+    #: Short, fixed word that the dead letter carries as its reason.
+    reason: ClassVar[str] = "Poison"
+
+    def __init__(self, message: str, *, event_id: str = "", path: str = "") -> None:
+        """Keep the ids as attributes, so that callers need not parse the text."""
+        super().__init__(f"{message} (event {event_id or '?'}, document {path or '?'})")
+        self.event_id = event_id
+        self.path = path
+
+
+class EnvelopeInvalid(PoisonEventError):
+    """The body is no CloudEvent of ours, or of a format this version does not know."""
+
+    reason = "EnvelopeInvalid"
+
+
+class EntityUnknown(PoisonEventError):
+    """No declared entity has this document's path."""
+
+    reason = "EntityUnknown"
+
+
+class KeyRefused(PoisonEventError):
+    """An id in the document's path cannot be a key in this database."""
+
+    reason = "KeyRefused"
+
+
+class MappingFailed(PoisonEventError):
+    """A value of the document does not fit its column."""
+
+    reason = "MappingFailed"
+
+
+class EventRefused(PoisonEventError):
+    """The database refused the data of this event."""
+
+    reason = "EventRefused"
+
+
+class CheckIncomplete(StoreMirrorError):
+    """The comparison did not finish.  It says nothing about the data."""
+
+    hint = "Let the backlog drain (`storemirror drain`), then check again."
+    exit_status = 3
+
+
+class DeadLetterUnknown(StoreMirrorError):
+    """No dead letter has this number.  Nothing was changed."""
+
+    hint = "Run `storemirror dlq list` to see the numbers."
+    exit_status = 9

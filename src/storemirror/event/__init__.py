@@ -1,0 +1,1 @@
+"""Stage 2: a change to a document, its version, and its form as a CloudEvent.  Pure."""

@@ -1,0 +1,1 @@
+"""Stage 8: what the mirror is doing, in figures."""

@@ -1,0 +1,1 @@
+"""Stage 1: where documents are, and how a change to one becomes an event."""

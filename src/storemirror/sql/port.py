@@ -1,0 +1,193 @@
+"""What the mirror needs of a SQL database.  Nothing above `sql/` knows which dialect runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from storemirror.event.change import Change, Outcome, RowState
+from storemirror.model.entity import Entity
+from storemirror.model.mapping import MappedRow
+from storemirror.model.types import DialectLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowEvent:
+    """One event, mapped to the row it is about."""
+
+    entity: Entity
+    change: Change
+    #: One string a key part.
+    key: tuple[str, ...]
+    #: The document as a row; None for a delete.
+    row: MappedRow | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorRow:
+    """One row as it is stored, for the checker and for people."""
+
+    key: tuple[str, ...]
+    state: RowState
+    version: int
+    mapping_revision: int
+    digest: str
+    lossy_fields: tuple[str, ...]
+    #: Column name -> value as Python has it: str, int, float, bool, bytes, aware datetime, or
+    #: plain JSON values for JSON columns; roll-up and derived columns included.
+    columns: Mapping[str, object]
+    #: Child table name -> key of the child -> its columns.
+    children: Mapping[str, Mapping[str, Mapping[str, object]]]
+    #: The whole document as JSON text; None where it is not kept.
+    raw: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollupDifference:
+    """A roll-up column that is not what the child rows say, both read in one snapshot."""
+
+    #: The parent's key.
+    key: tuple[str, ...]
+    column: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowRelationship:
+    """How two users stand to each other; each side as the mirror has it."""
+
+    is_following: bool
+    is_followed_by: bool
+    has_blocked: bool
+    is_blocked_by: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStatus:
+    """What is installed, beside what this code would install."""
+
+    is_installed: bool
+    installed_version: int | None
+    expected_version: int
+    project: str | None
+    database: str | None
+    #: Entity name -> newest mapping revision; None when the entity is not installed.
+    mapping_revisions: Mapping[str, int | None]
+    #: One sentence a difference; empty when a writer may run.
+    differences: tuple[str, ...]
+
+
+class SqlMirror(Protocol):
+    """Applies events to the mirror, and reads it."""
+
+    @property
+    def limits(self) -> DialectLimits:
+        """Tell what this database cannot hold."""
+        ...
+
+    async def probe(self) -> int:
+        """
+        See whether the database answers and can be written.
+
+        Returns:
+            Its clock, microseconds since the Unix epoch.
+
+        Raises:
+            SqlUnavailable: it does not answer, or is read-only or full.
+        """
+        ...
+
+    async def verify_schema(self) -> Mapping[str, int]:
+        """
+        See that the installed schema is one that this code works on.
+
+        Returns:
+            Entity name -> mapping revision of this code's declaration.
+
+        Raises:
+            SchemaMismatch: it is not; the message lists what differs.
+        """
+        ...
+
+    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+        """
+        Apply events of any entities in one transaction, and give an outcome each, in order.
+
+        Args:
+            events: at most 2,000; for one entity and key as if by descending version, deletes
+                before writes.
+
+        Raises:
+            EventRefused: an event's data were refused; nothing was written.  With more than one
+                event, the one to blame is not known.
+            SqlUnavailable: written or not is unknown; applying again is safe.
+            DatabaseRefused: nothing was written.
+        """
+        ...
+
+    async def recompute_rollups(self, entity: Entity) -> int:
+        """Set every parent's aggregates from the child rows; gives how many rows changed."""
+        ...
+
+    async def purge(self, entity: Entity, *, older_than_s: float, max_count: int) -> int:
+        """
+        Remove tombstones (and childless stubs) applied longer ago than `older_than_s`.
+
+        The purge horizon is raised, and committed, before anything is removed.
+
+        Returns:
+            How many rows went, at most `max_count`; 0 when a writer held the lock meanwhile.
+        """
+        ...
+
+    def rows(
+        self,
+        entity: Entity,
+        *,
+        after: tuple[str, ...] | None,
+        up_to: tuple[str, ...] | None,
+    ) -> AsyncIterator[MirrorRow]:
+        """Read rows in any state with `after` < key <= `up_to`, by rising key."""
+        ...
+
+    async def row(self, entity: Entity, key: tuple[str, ...]) -> MirrorRow | None:
+        """Read one row as it is now."""
+        ...
+
+    async def rollup_differences(self, entity: Entity, *, limit: int) -> list[RollupDifference]:
+        """Compare the parents' aggregates with what `entity`'s rows say, in one snapshot."""
+        ...
+
+    async def follow_relationship(self, viewer: str, target: str) -> FollowRelationship:
+        """Tell how two users stand to each other."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class SchemaAdmin(Protocol):
+    """Installs tables and procedures."""
+
+    def render(self) -> Mapping[str, str]:
+        """Give the whole deployment as files: name -> SQL text.  No I/O."""
+        ...
+
+    async def apply(self) -> SchemaStatus:
+        """
+        Install or upgrade; idempotent.  Tables are never dropped.
+
+        Raises:
+            SchemaMismatch: the schema is bound to another Firestore, or the change would be
+                destructive; nothing was changed.
+        """
+        ...
+
+    async def status(self) -> SchemaStatus:
+        """Tell what is installed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,171 @@
+"""
+Connections to PostgreSQL, and psycopg's errors as ours.
+
+The only module that imports psycopg: the mirror, the laptop bus and the embedded document store
+all come through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from storemirror.errors import (
+    BusRefused,
+    BusUnavailable,
+    DatabaseRefused,
+    SourceUnavailable,
+    SqlUnavailable,
+    StoreMirrorError,
+    TransientError,
+)
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+Cursor: TypeAlias = psycopg.AsyncCursor[TupleRow]
+#: A statement: a literal, or one composed of quoted identifiers.
+Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed | bytes
+
+#: How long a connection may take to be made, and to come out of the pool.
+CONNECT_TIMEOUT_S: Final = 5.0
+
+#: SQLSTATEs and classes with which a retry may go through later: the server, not the statement,
+#: is in trouble.
+_TRANSIENT_CLASSES: Final = ("08", "53", "57", "58")
+_TRANSIENT_STATES: Final = ("25006", "40001", "40P01", "55P03", "55006")
+
+
+class Kind:
+    """Whose database it is: which errors a caller sees when it fails."""
+
+    def __init__(
+        self, name: str, unavailable: type[TransientError], refused: type[StoreMirrorError]
+    ) -> None:
+        """Name the database for messages."""
+        self.name = name
+        self.unavailable = unavailable
+        self.refused = refused
+
+
+MIRROR: Final = Kind("the mirror's database", SqlUnavailable, DatabaseRefused)
+BUS: Final = Kind("the bus's database", BusUnavailable, BusRefused)
+DOCUMENTS: Final = Kind("the documents' database", SourceUnavailable, DatabaseRefused)
+
+
+def is_transient(exc: psycopg.Error) -> bool:
+    """Tell whether the server, not the statement, is in trouble."""
+    state = exc.sqlstate
+    if state is None:
+        return isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)
+    return state in _TRANSIENT_STATES or state[:2] in _TRANSIENT_CLASSES
+
+
+def described(exc: psycopg.Error) -> str:
+    """Give the server's own words, without its DETAIL: that quotes rows."""
+    message = exc.diag.message_primary or str(exc).strip().split("\n")[0] or type(exc).__name__
+    return f"{message} (SQLSTATE {exc.sqlstate})" if exc.sqlstate else message
+
+
+@contextlib.contextmanager
+def translated_errors(kind: Kind) -> Iterator[None]:
+    """Turn psycopg's errors into ours.  The original stays as `__cause__`."""
+    try:
+        yield
+    except psycopg.Error as exc:
+        if is_transient(exc):
+            raise kind.unavailable(f"{kind.name}: {described(exc)}") from exc
+        raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
+
+
+class Database:
+    """A pool of connections to one database.
+
+    Connections are in autocommit: a transaction is opened where one is meant.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        kind: Kind,
+        *,
+        max_size: int = 8,
+        application_name: str = "storemirror",
+        options: str = "",
+    ) -> None:
+        """
+        Name the database; nothing is opened before `open`.
+
+        Args:
+            dsn: a libpq connection string or URI.
+            kind: which errors its failures become.
+            max_size: most connections.
+            application_name: shown in `pg_stat_activity`.
+            options: libpq `options`, such as "-c statement_timeout=5s".
+        """
+        self.kind = kind
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            dsn,
+            open=False,
+            min_size=0,
+            max_size=max_size,
+            timeout=CONNECT_TIMEOUT_S,
+            reconnect_timeout=0,
+            kwargs={
+                "autocommit": True,
+                "row_factory": tuple_row,
+                "application_name": application_name,
+                "connect_timeout": int(CONNECT_TIMEOUT_S),
+                "options": options,
+            },
+            name=application_name,
+        )
+
+    async def open(self) -> None:
+        """Let connections be made; none is made yet."""
+        await self._pool.open()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection in autocommit; psycopg's errors become the kind's."""
+        with translated_errors(self.kind):
+            async with self._pool.connection() as conn:
+                yield conn
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction: committed at the end, rolled back on error."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+    async def fetch(self, statement: Statement, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        """Run one statement by itself and give its rows."""
+        async with self.connection() as conn:
+            cursor = await conn.execute(statement, parameters)
+            return await cursor.fetchall()
+
+
+__all__ = [
+    "BUS",
+    "DOCUMENTS",
+    "MIRROR",
+    "Connection",
+    "Cursor",
+    "Database",
+    "Kind",
+    "PoolTimeout",
+    "Statement",
+    "described",
+    "is_transient",
+    "psycopg",
+    "sql",
+    "translated_errors",
+]

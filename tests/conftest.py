@@ -1,0 +1,40 @@
+"""Fixtures that every test may use: one embedded PostgreSQL a test process, a database a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from storemirror.sql.postgres.connection import MIRROR, Database, sql
+from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedServer]:
+    """One server for the whole run, without flushing to disk: it survives SIGKILL of clients."""
+    named = os.environ.get("STOREMIRROR_TEST_POSTGRES_BIN")
+    settings = ServerSettings(bin_dir=Path(named) if named else None, is_durable=False)
+    with running_server(settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def new_database(postgres: EmbeddedServer) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """Give a coroutine function that makes an empty database and returns its DSN."""
+    admin = Database(postgres.dsn("postgres"), MIRROR, max_size=1)
+    await admin.open()
+
+    async def create() -> str:
+        name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+        async with admin.connection() as conn:
+            await conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return postgres.dsn(name)
+
+    yield create
+    await admin.aclose()
