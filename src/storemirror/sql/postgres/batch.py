@@ -1,0 +1,102 @@
+"""The procedures' input: events as JSON arrays with PostgreSQL's column names.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from storemirror.clock import rfc3339_from_us
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.names import snake_case
+from storemirror.sql.port import RowEvent
+
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class _EntityNames:
+    """One entity's names as PostgreSQL has them, spelled once."""
+
+    keys: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    children: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
+
+
+class BatchEncoder:
+    """Writes events as the procedures take them."""
+
+    def __init__(self, model: Model, revisions: Mapping[str, int]) -> None:
+        """
+        Spell every name once.
+
+        Args:
+            model: the declarations.
+            revisions: entity name -> mapping revision that the events are mapped by.
+        """
+        self._revisions = revisions
+        self._names = {e.name: _names_of(e) for e in model}
+
+    def events_json(self, events: Sequence[RowEvent]) -> str:
+        """Write events of one entity and verb as a JSON array."""
+        return _ENCODER.encode([self._event(event) for event in events]).decode()
+
+    def keys_json(self, keys: Mapping[str, Iterable[tuple[str, ...]]]) -> str:
+        """Write rows to lock or to make: entity name -> keys, as {"table": [{"key": …}]}."""
+        return _ENCODER.encode(
+            {
+                snake_case(name): [
+                    dict(zip(self._names[name].keys, key, strict=True)) for key in sorted(wanted)
+                ]
+                for name, wanted in keys.items()
+            }
+        ).decode()
+
+    def _event(self, event: RowEvent) -> dict[str, object]:
+        change = event.change
+        names = self._names[event.entity.name]
+        encoded: dict[str, object] = dict(zip(names.keys, event.key, strict=True))
+        encoded["last_event_id"] = change.event_id
+        encoded["last_event_type"] = change.event_type.value
+        encoded["last_event_time"] = rfc3339_from_us(change.commit_time_us)
+        encoded["last_event_version"] = str(change.version)
+        encoded["last_event_origin"] = change.origin.value
+        encoded["last_event_digest"] = change.digest
+        encoded["mapping_revision"] = self._revisions[event.entity.name]
+        encoded["observed_at"] = rfc3339_from_us(change.observed_at_us)
+        if change.expected_version is not None:
+            encoded["expected_version"] = str(change.expected_version)
+        row = event.row
+        if row is None:
+            return encoded
+        for declared, column in names.columns:
+            encoded[column] = row.columns[declared]
+        if row.lossy_fields:
+            encoded["lossy_fields"] = row.lossy_fields
+        if row.raw is not None:
+            encoded["raw_document"] = row.raw
+        if names.children:
+            encoded["children"] = {
+                table: [
+                    {column: child[declared] for declared, column in columns}
+                    for child in row.children[name]
+                ]
+                for name, table, columns in names.children
+            }
+        return encoded
+
+
+def _names_of(entity: Entity) -> _EntityNames:
+    return _EntityNames(
+        keys=tuple(snake_case(k.name) for k in entity.keys),
+        columns=tuple((c.name, snake_case(c.name)) for c in entity.columns),
+        children=tuple(
+            (
+                t.name,
+                snake_case(t.name),
+                tuple((n, snake_case(n)) for n in (t.key.name, *(c.name for c in t.columns))),
+            )
+            for t in entity.children
+        ),
+    )

@@ -1,0 +1,243 @@
+"""The mirror in PostgreSQL: applies events through the procedures, and reads rows back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Final
+
+from storemirror.errors import EventRefused, ParentMissing, SqlUnavailable
+from storemirror.event.change import Outcome
+from storemirror.model.entity import Entity
+from storemirror.model.types import DialectLimits
+from storemirror.sql.port import FollowRelationship, MirrorRow, RollupDifference, RowEvent
+from storemirror.sql.postgres.batch import BatchEncoder
+from storemirror.sql.postgres.connection import Connection, Database, described, psycopg, sql
+from storemirror.sql.postgres.rendering import Rendering
+from storemirror.sql.postgres.rows import RowReader
+from storemirror.sql.postgres.schema import PostgresSchema
+from storemirror.sql.postgres.types import LIMITS
+
+#: SQLSTATEs with which the data of an event, and not the server, are in trouble: a value that
+#: does not fit (class 22), a required column (23), a row or key too large (54), our own refusals.
+_DATA_CLASSES: Final = ("22", "54")
+_DATA_STATES: Final = ("23502", "23514", "SM002", "SM003")
+_OWN_REFUSALS: Final = ("SM002", "SM003")
+_PARENT_MISSING: Final = "SM001"
+#: Times that stubs are made anew when a purge takes them before they are locked.
+_STUB_ROUNDS: Final = 5
+
+#: Entity name -> keys of its rows.
+Keys = Mapping[str, set[tuple[str, ...]]]
+
+
+class PostgresMirror:
+    """See `storemirror.sql.port.SqlMirror`."""
+
+    def __init__(
+        self, database: Database, rendering: Rendering, *, project: str, store: str
+    ) -> None:
+        """
+        Name the parts; nothing is opened here.
+
+        Args:
+            database: opened with kind MIRROR.
+            rendering: which tables and procedures.
+            project: Firestore project that this mirror is of.
+            store: Firestore database in it.
+        """
+        self._database = database
+        self._rendering = rendering
+        self._schema = PostgresSchema(database, rendering, project=project, store=store)
+        self._reader = RowReader(database, rendering)
+        self._encoder: BatchEncoder | None = None
+
+    @property
+    def limits(self) -> DialectLimits:
+        """See `SqlMirror.limits`."""
+        return LIMITS
+
+    async def probe(self) -> int:
+        """See `SqlMirror.probe`."""
+        found = await self._database.fetch(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,"
+            " current_setting('transaction_read_only') = 'on'"
+        )
+        now_us, is_read_only = found[0]
+        if is_read_only:
+            raise SqlUnavailable("the mirror's database is read-only; nothing was written")
+        return int(now_us)
+
+    async def verify_schema(self) -> Mapping[str, int]:
+        """See `SqlMirror.verify_schema`."""
+        revisions = await self._schema.verified_revisions()
+        self._encoder = BatchEncoder(self._rendering.model, revisions)
+        return revisions
+
+    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+        """See `SqlMirror.apply`."""
+        encoder = self._encoder
+        if encoder is None:
+            await self.verify_schema()
+            encoder = self._encoder
+            assert encoder is not None
+        calls = self._calls_of(events)
+        wanted = self._rows_of(events)
+        for _ in range(_STUB_ROUNDS):
+            try:
+                return await self._apply_once(encoder, events, calls, wanted)
+            except ParentMissing:
+                await self._ensure_parents(encoder, wanted)
+        raise ParentMissing(f"parents vanished {_STUB_ROUNDS} times while stubs were made")
+
+    def _calls_of(self, events: Sequence[RowEvent]) -> Mapping[str, Sequence[int]]:
+        """Give the procedures to call, in the fixed order, with the places of their events."""
+        calls: dict[str, list[int]] = {}
+        for entity in self._rendering.model:
+            calls[f"Delete{entity.name}"] = []
+            calls[f"Upsert{entity.name}"] = []
+        for index, event in enumerate(events):
+            verb = "Delete" if event.change.is_deleted else "Upsert"
+            calls[f"{verb}{event.entity.name}"].append(index)
+        return {procedure: indexes for procedure, indexes in calls.items() if indexes}
+
+    def _rows_of(self, events: Sequence[RowEvent]) -> Keys:
+        """Give the rows whose locks cover these events: roll-up parents, else the own rows."""
+        wanted: dict[str, set[tuple[str, ...]]] = {}
+        for event in events:
+            entity = event.entity
+            if entity.rollup is None:
+                wanted.setdefault(entity.name, set()).add(event.key)
+            else:
+                parent = event.key[: entity.parent_key_count]
+                wanted.setdefault(entity.rollup.into, set()).add(parent)
+        return wanted
+
+    async def _apply_once(
+        self,
+        encoder: BatchEncoder,
+        events: Sequence[RowEvent],
+        calls: Mapping[str, Sequence[int]],
+        wanted: Keys,
+    ) -> list[Outcome]:
+        """Run one transaction; ParentMissing when stubs must be made first."""
+        outcomes: dict[int, Outcome] = {}
+        async with self._database.connection() as conn:
+            with _event_errors(events):
+                async with conn.transaction():
+                    if len(calls) > 1:
+                        # One procedure locks what it needs in one pass; several would lock in
+                        # turns, and deadlock with others.
+                        await self._lock(conn, encoder, wanted)
+                    for procedure, indexes in calls.items():
+                        argument = encoder.events_json([events[i] for i in indexes])
+                        cursor = await conn.execute(
+                            sql.SQL("SELECT outcome FROM {}(%s::jsonb)").format(
+                                self._procedure(procedure)
+                            ),
+                            (argument,),
+                        )
+                        found = await cursor.fetchall()
+                        for index, (outcome,) in zip(indexes, found, strict=True):
+                            outcomes[index] = Outcome(outcome)
+        return [outcomes[index] for index in range(len(events))]
+
+    async def _lock(self, conn: Connection, encoder: BatchEncoder, wanted: Keys) -> None:
+        cursor = await conn.execute(
+            sql.SQL("SELECT {}(%s::jsonb)").format(self._procedure("LockRows")),
+            (encoder.keys_json(wanted),),
+        )
+        found = await cursor.fetchone()
+        if found is None or found[0] > 0:
+            raise ParentMissing("roll-up parents are missing; their stubs are made next")
+
+    async def _ensure_parents(self, encoder: BatchEncoder, wanted: Keys) -> None:
+        await self._database.fetch(
+            sql.SQL("SELECT {}(%s::jsonb)").format(self._procedure("EnsureParents")),
+            (encoder.keys_json(wanted),),
+        )
+
+    async def recompute_rollups(self, entity: Entity) -> int:
+        """See `SqlMirror.recompute_rollups`."""
+        procedure = self._procedure(f"Recompute{entity.name}Rollup")
+        found = await self._database.fetch(sql.SQL("SELECT {}()").format(procedure))
+        return int(found[0][0])
+
+    async def purge(self, entity: Entity, *, older_than_s: float, max_count: int) -> int:
+        """See `SqlMirror.purge`."""
+        procedure = self._procedure(f"Purge{entity.name}")
+        found = await self._database.fetch(
+            sql.SQL("CALL {}(make_interval(secs => %s), %s)").format(procedure),
+            (older_than_s, max_count),
+        )
+        return int(found[0][0])
+
+    async def rows(
+        self, entity: Entity, *, after: tuple[str, ...] | None, up_to: tuple[str, ...] | None
+    ) -> AsyncIterator[MirrorRow]:
+        """See `SqlMirror.rows`."""
+        async for row in self._reader.rows(entity, after=after, up_to=up_to):
+            yield row
+
+    async def row(self, entity: Entity, key: tuple[str, ...]) -> MirrorRow | None:
+        """See `SqlMirror.row`."""
+        return await self._reader.row(entity, key)
+
+    async def rollup_differences(self, entity: Entity, *, limit: int) -> list[RollupDifference]:
+        """See `SqlMirror.rollup_differences`."""
+        procedure = self._procedure(f"Find{entity.name}RollupDifferences")
+        found = await self._database.fetch(
+            sql.SQL("SELECT * FROM {}(%s)").format(procedure), (limit,)
+        )
+        return [RollupDifference(key=tuple(key), column=column) for *key, column in found]
+
+    async def follow_relationship(self, viewer: str, target: str) -> FollowRelationship:
+        """See `SqlMirror.follow_relationship`."""
+        found = await self._database.fetch(
+            sql.SQL(
+                "SELECT is_following, is_followed_by, has_blocked, is_blocked_by FROM {}(%s, %s)"
+            ).format(self._procedure("GetFollowRelationship")),
+            (viewer, target),
+        )
+        is_following, is_followed_by, has_blocked, is_blocked_by = found[0]
+        return FollowRelationship(
+            is_following=is_following,
+            is_followed_by=is_followed_by,
+            has_blocked=has_blocked,
+            is_blocked_by=is_blocked_by,
+        )
+
+    async def aclose(self) -> None:
+        """See `SqlMirror.aclose`."""
+        await self._database.aclose()
+
+    def _procedure(self, name: str) -> sql.Identifier:
+        return sql.Identifier(*self._rendering.procedure_parts(name))
+
+
+@contextlib.contextmanager
+def _event_errors(events: Sequence[RowEvent]) -> Iterator[None]:
+    """Tell an event's own errors from the database's; the rest is for `translated_errors`."""
+    try:
+        yield
+    except psycopg.Error as exc:
+        state = exc.sqlstate or ""
+        if state == _PARENT_MISSING:
+            raise ParentMissing(described(exc)) from exc
+        if state not in _DATA_STATES and state[:2] not in _DATA_CLASSES:
+            raise
+        single = events[0].change if len(events) == 1 else None
+        raise EventRefused(
+            _refusal(exc),
+            event_id=single.event_id if single else f"one of {len(events)}",
+            path=single.path if single else f"one of {len(events)}",
+        ) from exc
+
+
+def _refusal(exc: psycopg.Error) -> str:
+    """Say why the data were refused, without the server's message: it may quote them."""
+    if exc.sqlstate in _OWN_REFUSALS:
+        return described(exc)
+    named = [name for name in (exc.diag.constraint_name, exc.diag.column_name) if name]
+    about = f" on {', '.join(named)}" if named else ""
+    return f"the database refused the data: {type(exc).__name__}{about} (SQLSTATE {exc.sqlstate})"

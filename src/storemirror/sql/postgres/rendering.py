@@ -1,0 +1,279 @@
+"""
+Renders PostgreSQL's tables and procedures from the declarations.  Pure.
+
+What the templates see of an entity is made here, spelled and quoted, so that a template holds SQL
+and loops and nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+import msgspec
+
+from storemirror.errors import ConfigError
+from storemirror.model.entity import ChildTable, Entity, LatestColumn, Model, Rollup
+from storemirror.model.types import ColumnType
+from storemirror.sql.names import has_relationship, resolved_names, snake_case
+from storemirror.sql.postgres.types import TYPES, SqlType
+from storemirror.sql.render import SCHEMA_VERSION, template_environment
+
+DEPLOY_FILE: Final = "deploy_realtime_mirror.sql"
+#: PostgreSQL cuts longer names silently, and two could become one.
+MAX_IDENTIFIER_BYTES: Final = 63
+_ENVIRONMENT: Final = template_environment("postgres", {})
+
+
+def quoted(name: str) -> str:
+    """
+    Quote an identifier.
+
+    Raises:
+        ConfigError: PostgreSQL would cut it.
+
+    >>> quoted("dm_message")
+    '"dm_message"'
+    """
+    if len(name.encode()) > MAX_IDENTIFIER_BYTES:
+        raise ConfigError(f"{name}: PostgreSQL's names have at most {MAX_IDENTIFIER_BYTES} bytes")
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Rendering:
+    """One model in one schema: names, texts, and what the adapter needs to call them."""
+
+    def __init__(self, model: Model, *, schema_name: str, procedures: Mapping[str, str]) -> None:
+        """
+        Spell every name.
+
+        Args:
+            model: the declarations.
+            schema_name: PostgreSQL schema that holds everything.
+            procedures: SQL_PROC_ settings: setting -> name, with or without a schema.
+        """
+        self.model = model
+        self.schema_name = schema_name
+        self._names = resolved_names(model, procedures, snake_case)
+
+    def table(self, name: str) -> str:
+        """Give a declared table's qualified, quoted name."""
+        return self._qualified(snake_case(name))
+
+    def procedure_parts(self, name: str) -> tuple[str, ...]:
+        """Give schema and name, unquoted, of a procedure by its declared-style name."""
+        given = self._names[name]
+        return tuple(given.split(".")) if "." in given else (self.schema_name, given)
+
+    def procedure(self, name: str) -> str:
+        """Give the qualified, quoted name of a procedure by its declared-style name."""
+        return ".".join(quoted(part) for part in self.procedure_parts(name))
+
+    def tables_sql(self) -> str:
+        """Render the tables."""
+        return _ENVIRONMENT.get_template("tables.sql.j2").render(self._context())
+
+    def procedures_sql(self) -> str:
+        """Render the procedures."""
+        context = self._context()
+        shared = _ENVIRONMENT.get_template("shared_procedures.sql.j2").render(context)
+        template = _ENVIRONMENT.get_template("entity_procedures.sql.j2")
+        return shared + "".join(template.render(context, e=e) for e in context["entities"])
+
+    def deploy_sql(self) -> str:
+        """Render the whole deployment as one script for `psql`."""
+        return _ENVIRONMENT.get_template("deploy.sql.j2").render(
+            self._context(),
+            tables=self.tables_sql(),
+            procedures=self.procedures_sql(),
+            declarations=self.declarations_json(),
+            schema_version=SCHEMA_VERSION,
+            schema_name=self.schema_name,
+            file_name=DEPLOY_FILE,
+        )
+
+    def declarations_json(self) -> str:
+        """Give entity and digest of every declaration, as `register_deployment` takes them."""
+        declared = [{"entity": e.name, "digest": e.digest} for e in self.model]
+        return msgspec.json.encode(declared).decode()
+
+    def expected_columns(self) -> Mapping[str, Mapping[str, str]]:
+        """Give table -> column -> type as PostgreSQL spells it, for all that a document fills."""
+        return {
+            table: {column: _plain_type(TYPES[kind]) for column, kind in columns}
+            for entity in self.model
+            for table, columns in _filled_columns(entity)
+        }
+
+    def _qualified(self, name: str) -> str:
+        return f"{quoted(self.schema_name)}.{quoted(name)}"
+
+    def _context(self) -> dict[str, Any]:
+        entities = {e.name: self._entity(e) for e in self.model}
+        for child in self.model:
+            if child.rollup is not None:
+                entities[child.rollup.into].rollup_child = entities[child.name]
+        return {
+            "schema": quoted(self.schema_name),
+            "entities": list(entities.values()),
+            "ensure_parents": self.procedure("EnsureParents"),
+            "lock_rows": self.procedure("LockRows"),
+            "relationship": has_relationship(self.model)
+            and self.procedure("GetFollowRelationship"),
+            "follow": entities.get("FollowEdge"),
+            "block": entities.get("UserBlock"),
+            # One number a schema, so that two mirrors in one database do not hold each other up.
+            "purge_lock": zlib.crc32(f"storemirror.purge:{self.schema_name}".encode()),
+        }
+
+    def _entity(self, entity: Entity) -> SimpleNamespace:
+        snake = snake_case(entity.name)
+        keys = [snake_case(k.name) for k in entity.keys]
+        parents = keys[: entity.parent_key_count]
+        columns = [
+            {"column": quoted(snake_case(c.name)), "type": TYPES[c.type]} for c in entity.columns
+        ]
+        return SimpleNamespace(
+            name=entity.name,
+            pattern=entity.pattern,
+            json_key=snake,
+            table=self.table(entity.name),
+            keys=[
+                {"column": quoted(k), "name": f"key_{k}", "is_parent": k in parents} for k in keys
+            ],
+            last_key=quoted(keys[-1]),
+            parent_keys=[quoted(k) for k in parents],
+            parent_keys_typed=", ".join(f"{quoted(k)} text" for k in parents),
+            parent_keys_of_p=", ".join(f"p.{quoted(k)}" for k in parents),
+            parent_keys_of_x=", ".join(f"x.{quoted(k)}" for k in parents),
+            columns=columns,
+            written=_written(entity),
+            required=[quoted(snake_case(c.name)) for c in entity.columns if c.is_required],
+            rollup_columns=self._rollup_columns(entity),
+            derived=[
+                {
+                    "column": quoted(snake_case(d.name)),
+                    "type": TYPES[d.type],
+                    "sources": [quoted(snake_case(s)) for s in d.sources],
+                }
+                for d in entity.derived
+            ],
+            has_raw=entity.has_raw,
+            has_audit=entity.has_audit,
+            audit_table=self._qualified(f"{snake}_audit"),
+            audit_pk=quoted(f"{snake}_audit_pkey"),
+            pk=quoted(f"{snake}_pkey"),
+            required_check=quoted(f"{snake}_required"),
+            purge_index=quoted(f"{snake}_purge"),
+            latest_index=quoted(f"{snake}_latest"),
+            children=[self._child(t) for t in entity.children],
+            rollup=None if entity.rollup is None else self._rollup(entity.rollup),
+            rollup_child=None,
+            apply=self._qualified(f"apply_{snake}"),
+            lock=self._qualified(f"lock_rows_of_{snake}"),
+            upsert=self.procedure(f"Upsert{entity.name}"),
+            delete=self.procedure(f"Delete{entity.name}"),
+            purge=self.procedure(f"Purge{entity.name}"),
+            recompute=entity.rollup and self.procedure(f"Recompute{entity.name}Rollup"),
+            find_differences=entity.rollup
+            and self.procedure(f"Find{entity.name}RollupDifferences"),
+        )
+
+    def _child(self, child: ChildTable) -> dict[str, Any]:
+        snake = snake_case(child.name)
+        columns = [(quoted(snake_case(c.name)), TYPES[c.type]) for c in child.columns]
+        return {
+            "name": child.name,
+            "json_key": snake,
+            "table": self.table(child.name),
+            "key": quoted(snake_case(child.key.name)),
+            "pk": quoted(f"{snake}_pkey"),
+            "index": quoted(f"{snake}_by_{snake_case(child.key.name)}"),
+            "columns": [
+                {"column": name, "type": t, "expression": t.expression.format(f"x.{name}")}
+                for name, t in columns
+            ],
+        }
+
+    def _rollup_columns(self, entity: Entity) -> list[dict[str, Any]]:
+        child = self.model.rollup_child_of(entity)
+        count = None if child is None or child.rollup is None else child.rollup.count
+        return [
+            {
+                "column": quoted(snake_case(c.name)),
+                "type": TYPES[c.type],
+                "is_count": c.name == count,
+            }
+            for c in entity.rollup_columns
+        ]
+
+    def _rollup(self, rollup: Rollup) -> dict[str, Any]:
+        parent = self.model[rollup.into]
+        latest = [_latest(column) for column in rollup.latest]
+        counts = [] if rollup.count is None else [_assignment(rollup.count, "", is_count=True)]
+        by = rollup.latest_by
+        return {
+            "parent_name": parent.name,
+            "parent_table": self.table(parent.name),
+            "by": by and quoted(snake_case(by)),
+            "parent_keys": [quoted(snake_case(k.name)) for k in parent.keys],
+            "assignments": counts + latest,
+            "latest": latest,
+        }
+
+
+def _filled_columns(entity: Entity) -> Iterator[tuple[str, Sequence[tuple[str, ColumnType]]]]:
+    """Walk an entity's table and child tables, with the columns that come from the document."""
+    keys = [(snake_case(k.name), ColumnType.TEXT) for k in entity.keys]
+    own = [(snake_case(c.name), c.type) for c in (*entity.columns, *entity.rollup_columns)]
+    derived = [(snake_case(d.name), d.type) for d in entity.derived]
+    yield snake_case(entity.name), [*keys, *own, *derived]
+    for child in entity.children:
+        key = (snake_case(child.key.name), ColumnType.TEXT)
+        yield (
+            snake_case(child.name),
+            [*keys, key, *((snake_case(c.name), c.type) for c in child.columns)],
+        )
+
+
+def _plain_type(kind: SqlType) -> str:
+    """Give a type as `format_type` spells it: without collation."""
+    name = kind.column.removesuffix(' COLLATE "C"')
+    return "timestamp with time zone" if name == "timestamptz" else name
+
+
+def _assignment(name: str, value: str, *, is_count: bool) -> Mapping[str, object]:
+    """Describe one column of the parent; a count's value depends on the statement."""
+    return {"name": name, "target": quoted(snake_case(name)), "value": value, "is_count": is_count}
+
+
+def _latest(column: LatestColumn) -> Mapping[str, object]:
+    """Describe a column that is copied from the latest row, `l` in the statement."""
+    source = f"l.{quoted(snake_case(column.source))}"
+    cut = column.max_code_points
+    value = source if cut is None else f"left({source}, {cut})"
+    return _assignment(column.target, value, is_count=False)
+
+
+def _written(entity: Entity) -> Sequence[Mapping[str, str]]:
+    """List the columns that an event writes: the declared ones, and the raw document."""
+    written = [
+        {
+            "column": quoted(snake_case(c.name)),
+            "record_type": TYPES[c.type].record,
+            "expression": TYPES[c.type].expression.format(f"e.{quoted(snake_case(c.name))}"),
+        }
+        for c in entity.columns
+    ]
+    if entity.has_raw:
+        kind = TYPES[ColumnType.TEXT]
+        written.append(
+            {
+                "column": "raw_document",
+                "record_type": kind.record,
+                "expression": "e.raw_document::json",
+            }
+        )
+    return written

@@ -1,0 +1,143 @@
+"""
+Every order of arrival in the small, on a real database.
+
+For one document of each entity: every history of up to four changes (with deletes and
+re-creations), every order in which they can arrive, any one of them repeated, every split into
+batches.  Each such schedule has a document of its own, so that thousands run in the same batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from storemirror.sql.port import RowEvent
+from tests.support.events import deleted, written
+from tests.support.mirrors import MirrorUnderTest, assert_equal, installed_mirror
+from tests.support.reference import Reference
+
+pytestmark = pytest.mark.postgres
+
+#: W writes, D deletes; a document is deleted only while it is there.
+HISTORIES = [
+    "".join(history)
+    for length in range(1, 5)
+    for history in itertools.product("WD", repeat=length)
+    if history[0] == "W" and "DD" not in "".join(history)
+]
+BATCH_LIMIT = 2_000
+
+
+def arrivals(count: int) -> Iterator[tuple[int, ...]]:
+    """Every order of `count` changes, with none or any one of them repeated, each once."""
+    yield from itertools.permutations(range(count))
+    for repeated in range(count):
+        yield from sorted(set(itertools.permutations([*range(count), repeated])))
+
+
+def splits(order: Sequence[int]) -> Iterator[list[list[int]]]:
+    """Every way to cut an order into batches."""
+    for cuts in itertools.product((False, True), repeat=len(order) - 1):
+        batches = [[order[0]]]
+        for index, is_cut in zip(order[1:], cuts, strict=True):
+            if is_cut:
+                batches.append([index])
+            else:
+                batches[-1].append(index)
+        yield batches
+
+
+def history_events(
+    model: Model, entity: str, key: tuple[str, ...], history: str, start_us: int
+) -> list[RowEvent]:
+    """The changes of one document, oldest first; each write has contents of its own."""
+    events = []
+    for number, verb in enumerate(history):
+        at_us = start_us + 10 * number
+        if verb == "D":
+            events.append(deleted(model, entity, key, at_us - 10))
+            continue
+        match entity:
+            case "DmMessage":
+                event = written(
+                    model,
+                    entity,
+                    key,
+                    at_us,
+                    senderId=f"u{number}",
+                    body=f"text {number}",
+                    sentAt=start_us - number,
+                )
+            case "DmConversation":
+                people = {f"u{i}": None if i % 2 else at_us for i in range(number, number + 2)}
+                event = written(
+                    model,
+                    entity,
+                    key,
+                    at_us,
+                    participants=people,
+                    title=f"title {number}",
+                    createdAt=start_us,
+                )
+            case _:
+                event = written(model, entity, key, at_us, createdAt=at_us)
+        events.append(event)
+    return events
+
+
+def steps_of(
+    model: Model, entity: str, history: str, start_us: int
+) -> Iterator[list[list[RowEvent]]]:
+    """One schedule after the other: the batches of one document."""
+    for order in arrivals(len(history)):
+        for number, batches in enumerate(splits(order)):
+            name = f"{history}-{''.join(map(str, order))}-{number}"
+            key = (name,) if entity == "DmConversation" else (name, "x")
+            events = history_events(model, entity, key, history, start_us)
+            yield [[events[index] for index in batch] for batch in batches]
+
+
+def merged(schedules: list[list[list[RowEvent]]]) -> Iterator[list[RowEvent]]:
+    """Run many schedules side by side: the first batch of each, then the second of each."""
+    for step in itertools.zip_longest(*schedules, fillvalue=[]):
+        batch: list[RowEvent] = []
+        for events in step:
+            if len(batch) + len(events) > BATCH_LIMIT:
+                yield batch
+                batch = []
+            batch = batch + events
+        if batch:
+            yield batch
+
+
+@pytest.mark.parametrize("entity", ["DmConversation", "DmMessage", "FollowEdge", "UserBlock"])
+async def test_every_order_of_arrival_ends_as_the_model_says(
+    entity: str, new_database: Callable[[], Awaitable[str]]
+) -> None:
+    """Arrival order, repetition and batching decide neither rows, children, roll-ups nor audit."""
+    model = load_model()
+    start_us = SystemClock().now_us() - 3_600_000_000
+    async with installed_mirror(model, await new_database()) as under_test:
+        reference = Reference(model)
+        for history in HISTORIES:
+            schedules = list(steps_of(model, entity, history, start_us))
+            for batch in merged(schedules):
+                assert await under_test.mirror.apply(batch) == reference.apply(batch), history
+        await assert_equal(under_test, reference)
+        await newest_change_won(under_test, model, entity, start_us)
+
+
+async def newest_change_won(
+    under_test: MirrorUnderTest, model: Model, entity: str, start_us: int
+) -> None:
+    """Hold the end against the histories themselves, not against the outcome rule."""
+    async for row in under_test.mirror.rows(model[entity], after=None, up_to=None):
+        history = row.key[0].split("-")[0]
+        newest = history_events(model, entity, row.key, history, start_us)[-1]
+        assert row.version == newest.change.version
+        assert row.state == ("tombstone" if history.endswith("D") else "live")

@@ -1,0 +1,114 @@
+"""Makes mirrors on real databases, and compares what they hold with the reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import Any
+
+from storemirror.clock import rfc3339_from_us, us_from_datetime
+from storemirror.event.change import RowState
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.names import snake_case
+from storemirror.sql.port import MirrorRow
+from storemirror.sql.postgres.connection import MIRROR, Database, sql
+from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.rendering import Rendering
+from storemirror.sql.postgres.schema import PostgresSchema
+from tests.support.reference import Key, Reference, rollup_of
+
+PROJECT = "demo"
+STORE = "(default)"
+SCHEMA = "storemirror"
+
+
+class MirrorUnderTest:
+    """A PostgreSQL mirror with an installed schema, and a way past the adapter to its tables."""
+
+    def __init__(self, model: Model, dsn: str) -> None:
+        self.model = model
+        self.dsn = dsn
+        self.rendering = Rendering(model, schema_name=SCHEMA, procedures={})
+        self.database = Database(dsn, MIRROR, max_size=8)
+        self.mirror = PostgresMirror(self.database, self.rendering, project=PROJECT, store=STORE)
+        self.schema = PostgresSchema(self.database, self.rendering, project=PROJECT, store=STORE)
+
+    async def execute(self, statement: Any, parameters: tuple[Any, ...] = ()) -> int:
+        """Run a statement past the adapter; gives how many rows it touched."""
+        async with self.database.connection() as conn:
+            return (await conn.execute(statement, parameters)).rowcount
+
+    async def audit_ids(self, entity: str) -> list[str]:
+        """Give the event ids in an audit table."""
+        query = sql.SQL("SELECT last_event_id FROM {}").format(sql.Identifier(SCHEMA, entity))
+        return [row[0] for row in await self.database.fetch(query)]
+
+
+@contextlib.asynccontextmanager
+async def installed_mirror(model: Model, dsn: str) -> AsyncIterator[MirrorUnderTest]:
+    """Install the schema and lend the mirror."""
+    under_test = MirrorUnderTest(model, dsn)
+    await under_test.database.open()
+    try:
+        await under_test.schema.apply()
+        await under_test.mirror.verify_schema()
+        yield under_test
+    finally:
+        await under_test.database.aclose()
+
+
+async def all_rows(mirror: PostgresMirror, entity: Entity) -> dict[Key, MirrorRow]:
+    """Read a whole table."""
+    return {row.key: row async for row in mirror.rows(entity, after=None, up_to=None)}
+
+
+async def assert_equal(under_test: MirrorUnderTest, reference: Reference) -> None:
+    """Compare every row, child row, roll-up and audit row with the reference."""
+    for entity in reference.model:
+        stored = await all_rows(under_test.mirror, entity)
+        known = {key: row for key, row in stored.items() if row.state is not RowState.STUB}
+        expected = {key for name, key in reference.rows if name == entity.name}
+        assert set(known) == expected, entity.name
+        for key, row in known.items():
+            assert _contents(entity, row) == reference.contents(entity, key), (entity.name, key)
+        child = reference.model.rollup_child_of(entity)
+        if child is not None:
+            _assert_rollups(reference, child, stored.items())
+        if entity.has_audit:
+            audit = await under_test.audit_ids(f"{snake_case(entity.name)}_audit")
+            assert sorted(audit) == sorted(reference.audit)
+
+
+def _assert_rollups(
+    reference: Reference, child: Entity, stored: Iterable[tuple[Key, MirrorRow]]
+) -> None:
+    live_by_parent: dict[Key, list[Any]] = {}
+    for (name, key), known in reference.rows.items():
+        if name == child.name and known.state is RowState.LIVE:
+            live_by_parent.setdefault(key[: child.parent_key_count], []).append(known.event)
+    for key, row in stored:
+        expected = rollup_of(child, live_by_parent.pop(key, []))
+        found = {name: _plain(row.columns[name]) for name in expected}
+        assert found == expected, key
+    assert not live_by_parent, "parents without even a stub"
+
+
+def _contents(entity: Entity, row: MirrorRow) -> dict[str, Any]:
+    return {
+        "state": row.state,
+        "version": row.version,
+        "digest": row.digest,
+        "columns": {c.name: _plain(row.columns[c.name]) for c in entity.columns},
+        "children": {
+            name: {
+                key: {column: _plain(value) for column, value in columns.items()}
+                for key, columns in found.items()
+            }
+            for name, found in row.children.items()
+        },
+    }
+
+
+def _plain(value: object) -> object:
+    return rfc3339_from_us(us_from_datetime(value)) if isinstance(value, datetime) else value
