@@ -1,0 +1,333 @@
+"""
+A document store on PostgreSQL, for laptop, tests and demo, with Firestore's semantics.
+
+It has a database of its own; every commit also writes what the triggers are to be told, in the
+same transaction.  Commits are serialised by one lock, under which they draw their time, so that
+commit times, visibility and the outbox have one order.  It does what the contract suite of
+`source/port.py` exercises and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, LiteralString
+
+import msgspec
+
+from storemirror.event.change import Fields
+from storemirror.source.port import (
+    Document,
+    DocumentChange,
+    DocumentPage,
+    DocumentRead,
+    PreconditionFailed,
+    Write,
+)
+from storemirror.sql.postgres.connection import Connection, Database
+
+#: Most changes a batch of the outbox, and bytes of JSON at which it is cut short.
+OUTBOX_MAX_COUNT: Final = 500
+OUTBOX_MAX_BYTES: Final = 4 * 1024 * 1024
+#: Longest id, in UTF-8 bytes, as in Firestore.
+_MAX_ID_BYTES: Final = 1_500
+
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+_DECODER: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
+
+_LOCK_SCHEMA: Final = "SELECT pg_advisory_xact_lock(3)"
+_COMMIT: Final = """
+SELECT commit_us, refused
+FROM documents.commit_writes(%s::text[], %s::text[], %s::text[], %s::text[])
+"""
+_READ: Final = "SELECT read_us, fields_json, create_us, update_us FROM documents.read_document(%s)"
+_DRAW_TIME: Final = "SELECT documents.draw_time()"
+_PIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+#: Takes the transaction's snapshot; and pins the plan of scans to the index.
+_TAKE_SNAPSHOT: Final = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)
+"""
+_SCAN: Final = """
+SELECT path, fields, create_time_us, update_time_us
+FROM documents.document
+WHERE collection = %(collection)s AND segments > %(after)s::text[]
+  AND (%(wanted)s::text[] IS NULL OR NOT EXISTS (
+      SELECT FROM unnest(segments, %(wanted)s::text[]) AS s (segment, wanted)
+      WHERE s.segment <> s.wanted))
+ORDER BY segments
+LIMIT %(limit)s
+"""
+_LOCK_RELAY: Final = "SELECT pg_try_advisory_xact_lock(2)"
+_OUTBOX: Final = """
+SELECT seq, path, before_fields, before_create_time_us, before_update_time_us,
+       after_fields, after_create_time_us, after_update_time_us, size_up_to
+FROM (SELECT *, sum(size_bytes) OVER (ORDER BY seq)::bigint AS size_up_to
+      FROM (SELECT * FROM documents.outbox WHERE seq > %s ORDER BY seq LIMIT %s) AS oldest) AS sized
+WHERE size_up_to - size_bytes < %s
+ORDER BY seq
+"""
+_REMOVE: Final = "DELETE FROM documents.outbox WHERE seq > %s AND seq <= %s"
+_PENDING: Final = """
+SELECT count(*) FROM documents.outbox
+WHERE commit_time_us <= coalesce(%s, 9223372036854775807)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxBatch:
+    """The oldest changes that the triggers were not told yet."""
+
+    #: In the order of their commits.
+    changes: tuple[DocumentChange, ...]
+    #: Whether there may be more behind them.
+    has_more: bool
+
+
+class EmbeddedView:
+    """See `PinnedView`.  Made by `EmbeddedDocumentStore.pinned`; scans may run at the same time."""
+
+    def __init__(self, conn: Connection, read_time_us: int) -> None:
+        """Read in the connection's open transaction, whose snapshot was taken at the read time."""
+        self._conn = conn
+        self._read_time_us = read_time_us
+
+    @property
+    def read_time_us(self) -> int:
+        """See `PinnedView.read_time_us`."""
+        return self._read_time_us
+
+    async def scan(
+        self, pattern: Sequence[str], *, page_size: int = 300, max_count: int | None = None
+    ) -> AsyncIterator[DocumentPage]:
+        """See `PinnedView.scan`.  ValueError: the pattern leaves a collection open."""
+        wanted = _wanted_segments(pattern)
+        after: list[str] = []
+        remaining = max_count
+        while remaining is None or remaining > 0:
+            limit = page_size if remaining is None else min(page_size, remaining)
+            documents = await self._page(pattern, wanted, after, limit)
+            if documents:
+                yield DocumentPage(documents=documents, read_time_us=self._read_time_us)
+            if len(documents) < limit:
+                return
+            after = documents[-1].path.split("/")
+            remaining = None if remaining is None else remaining - len(documents)
+
+    async def _page(
+        self, pattern: Sequence[str], wanted: list[str | None] | None, after: list[str], limit: int
+    ) -> tuple[Document, ...]:
+        """Read the documents that follow `after`."""
+        parameters = {
+            "collection": _collection_of(pattern),
+            "after": after,
+            "wanted": wanted,
+            "limit": limit,
+        }
+        cursor = await self._conn.execute(_SCAN, parameters)
+        return tuple(
+            Document(
+                path=path,
+                fields=_decoded(fields),
+                create_time_us=create_time_us,
+                update_time_us=update_time_us,
+            )
+            for path, fields, create_time_us, update_time_us in await cursor.fetchall()
+        )
+
+
+class EmbeddedDocumentStore:
+    """See `DocumentStore`.  Errors that are no retry's business are `DatabaseRefused`."""
+
+    def __init__(self, database: Database) -> None:
+        """
+        Work on an open database that nothing else uses.
+
+        Args:
+            database: of kind `DOCUMENTS`; closed by `aclose`.  A pinned view holds one of its
+                connections, and a second one for the moment in which it is opened.
+        """
+        self._database = database
+        #: Set after every commit through this object; whoever waits for it clears it.
+        self.committed = asyncio.Event()
+        #: Outbox rows up to here are gone for good.  Without it every look would pass over the
+        #: dead rows before it, which pile up while a pinned view holds its snapshot.
+        self._removed_up_to_seq = 0
+
+    async def prepare(self) -> None:
+        """Create what is missing of tables and functions; idempotent, at any time."""
+        schema = resources.files(__package__).joinpath("embedded_schema.sql").read_bytes()
+        async with self._database.transaction() as conn:
+            await conn.execute(_LOCK_SCHEMA)
+            await conn.execute(schema)
+
+    async def get(self, path: str) -> DocumentRead:
+        """See `DocumentStore.get`.  ValueError: `path` is no document's."""
+        _segments_of(path)
+        [(read_time_us, fields, create_time_us, update_time_us)] = await self._database.fetch(
+            _READ, (path,)
+        )
+        document = _document(path, fields, create_time_us, update_time_us)
+        return DocumentRead(path=path, document=document, read_time_us=read_time_us)
+
+    async def commit(self, writes: Sequence[Write]) -> int:
+        """
+        See `DocumentStore.commit`.  One round trip.
+
+        A write of the contents that are there changes nothing, the update time neither; so does
+        a delete of nothing.  No trigger hears of them.
+
+        Raises:
+            ValueError: a path is no document's, or is written twice; nothing was written.
+        """
+        paths = [write.path for write in writes]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a commit writes a document once; nothing was written")
+        parameters = (
+            paths,
+            [_collection_of(_segments_of(path)) for path in paths],
+            [None if w.fields is None else _ENCODER.encode(w.fields).decode() for w in writes],
+            [write.precondition.value for write in writes],
+        )
+        [(commit_time_us, refused)] = await self._database.fetch(_COMMIT, parameters)
+        if refused is not None:
+            write = writes[refused - 1]
+            raise PreconditionFailed(write.path, write.precondition)
+        self.committed.set()
+        return int(commit_time_us)
+
+    @contextlib.asynccontextmanager
+    async def pinned(self) -> AsyncIterator[EmbeddedView]:
+        """See `DocumentStore.pinned`.
+
+        The view's snapshot is taken while another connection holds the clock's lock, under which
+        it drew the read time: whoever commits has an earlier time and is done, or waits.
+        """
+        async with self._database.transaction() as conn:
+            await conn.execute(_PIN)
+            async with self._database.transaction() as locking:
+                [(read_time_us,)] = await _fetch(locking, _DRAW_TIME)
+                await conn.execute(_TAKE_SNAPSHOT)
+            yield EmbeddedView(conn, read_time_us)
+
+    @contextlib.asynccontextmanager
+    async def outbox_batch(
+        self, *, max_count: int = OUTBOX_MAX_COUNT, max_bytes: int = OUTBOX_MAX_BYTES
+    ) -> AsyncIterator[OutboxBatch]:
+        """
+        Lend the oldest changes; they leave the outbox when the block ends without an error.
+
+        Empty when there is nothing, or when another relay has a batch in hand.  A batch has at
+        least one change, however large.
+
+        Raises:
+            SourceUnavailable: the changes may have left the outbox or not.
+        """
+        async with self._database.transaction() as conn:
+            [(is_ours,)] = await _fetch(conn, _LOCK_RELAY)
+            after_seq = self._removed_up_to_seq
+            limits = (after_seq, max_count, max_bytes)
+            rows = await _fetch(conn, _OUTBOX, limits) if is_ours else []
+            yield OutboxBatch(
+                changes=tuple(_document_change(row) for row in rows),
+                has_more=bool(rows) and (len(rows) == max_count or rows[-1][-1] >= max_bytes),
+            )
+            if rows:
+                await conn.execute(_REMOVE, (after_seq, rows[-1][0]))
+        if rows:
+            self._removed_up_to_seq = max(self._removed_up_to_seq, rows[-1][0])
+
+    async def pending_count(self, up_to_us: int | None = None) -> int:
+        """
+        Count the changes that the triggers were not told yet.
+
+        Args:
+            up_to_us: only those committed at or before this time, microseconds since the Unix
+                epoch; None for all.
+        """
+        [(count,)] = await self._database.fetch(_PENDING, (up_to_us,))
+        return int(count)
+
+    async def aclose(self) -> None:
+        """See `DocumentStore.aclose`."""
+        await self._database.aclose()
+
+
+async def _fetch(
+    conn: Connection, statement: LiteralString, parameters: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """Run a statement on this very connection and give its rows."""
+    cursor = await conn.execute(statement, parameters)
+    return await cursor.fetchall()
+
+
+def _segments_of(path: str) -> list[str]:
+    """
+    Split a document's path.
+
+    Raises:
+        ValueError: it is no document's: an odd number of segments, an empty one, or one that
+            cannot be stored.
+    """
+    segments = path.split("/")
+    if len(segments) % 2:
+        raise ValueError(f"{path!r} is no document's path: it has an odd number of segments")
+    for segment in segments:
+        if not 0 < len(segment.encode(errors="surrogatepass")) <= _MAX_ID_BYTES:
+            raise ValueError(f"{path!r}: a segment has 1 to {_MAX_ID_BYTES} bytes")
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in segment):
+            raise ValueError(f"{path!r}: NUL or half of a surrogate pair cannot be in a path")
+    return segments
+
+
+def _collection_of(segments: Sequence[str]) -> str:
+    """
+    Give a document's collection without ids.
+
+    >>> _collection_of(["conversations", "c1", "messages", "m1"])
+    'conversations/*/messages'
+    """
+    return "/".join("*" if place % 2 else s for place, s in enumerate(segments[:-1]))
+
+
+def _wanted_segments(pattern: Sequence[str]) -> list[str | None] | None:
+    """
+    Give the pattern's fixed segments, None for parameters; None when every id is a parameter.
+
+    >>> _wanted_segments(["tenants", "acme", "users", "{userId}"])
+    ['tenants', 'acme', 'users', None]
+    """
+    if not pattern or len(pattern) % 2 or any(s.startswith("{") for s in pattern[::2]):
+        raise ValueError(f"{'/'.join(pattern)!r} is no pattern of documents' paths")
+    if all(s.startswith("{") for s in pattern[1::2]):
+        return None
+    return [None if s.startswith("{") else s for s in pattern]
+
+
+def _decoded(fields: str) -> Fields:
+    """Read canonical JSON text; doubles come back as doubles, -0.0 as -0.0."""
+    return _DECODER.decode(fields)
+
+
+def _document(
+    path: str, fields: str | None, create_time_us: int, update_time_us: int
+) -> Document | None:
+    """Make the document of a row; None when there are no fields."""
+    if fields is None:
+        return None
+    return Document(
+        path=path,
+        fields=_decoded(fields),
+        create_time_us=create_time_us,
+        update_time_us=update_time_us,
+    )
+
+
+def _document_change(row: Sequence[Any]) -> DocumentChange:
+    """Make the change of an outbox row, as `_OUTBOX` reads it."""
+    path = row[1]
+    return DocumentChange(
+        path=path, before=_document(path, *row[2:5]), after=_document(path, *row[5:8])
+    )

@@ -1,0 +1,45 @@
+"""The document stores that the contract suite runs on: one body, every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.port import DocumentStore
+from storemirror.sql.postgres.connection import DOCUMENTS, Database
+
+NewDatabase = Callable[[], Awaitable[str]]
+
+
+@pytest.fixture
+async def database(new_database: NewDatabase) -> AsyncIterator[Database]:
+    """An empty database of its own, for tests that look behind the port."""
+    opened = Database(await new_database(), DOCUMENTS, max_size=12)
+    await opened.open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def embedded(database: Database) -> EmbeddedDocumentStore:
+    """The embedded store, closed with its database."""
+    store = EmbeddedDocumentStore(database)
+    await store.prepare()
+    return store
+
+
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.postgres)])
+def store(request: pytest.FixtureRequest) -> DocumentStore:
+    """Each document store in turn, seen through its port."""
+    adapter: DocumentStore = request.getfixturevalue(request.param)
+    return adapter
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The built-in entities."""
+    return load_model()
