@@ -7,6 +7,7 @@ Everything that needs the time is handed a `Clock`, so that a test can say what 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,13 @@ from typing import Final, Protocol
 #: Microseconds in a second.
 SECOND_US: Final = 1_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: Last microsecond of the year 9999, since the Unix epoch: later moments cannot be written down.
+LAST_US: Final = 253_402_300_799_999_999
+
+# `datetime.fromisoformat` alone takes much more: week dates, missing colons, missing seconds.
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 
 
 class Clock(Protocol):
@@ -105,4 +113,6 @@ def us_from_rfc3339(text: str) -> int:
     >>> us_from_rfc3339("1970-01-01T01:00:00.000001999+01:00")
     1
     """
-    return us_from_datetime(datetime.fromisoformat(text))
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("not an RFC 3339 time with an offset")
+    return us_from_datetime(datetime.fromisoformat(text.upper()))

@@ -55,30 +55,34 @@ class ConfigError(StoreMirrorError):
 class Mistake:
     """One thing that is wrong in a declaration file."""
 
+    #: The file as the user named it; "built-in social.toml" for ours.
+    file: str
     #: Line in the file, from 1; 0 when the mistake has no place of its own.
     line: int
-    #: Where in the declaration: "DmMessage.columns.sentAt.type".
+    #: Where in the declaration: "DmMessage.columns.sentAt.type"; empty for the whole file.
     where: str
     what: str
     cure: str
 
     def __str__(self) -> str:
         """Give the mistake as one line."""
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.where}: {self.what}. {self.cure}"
+        place = f"{self.file} line {self.line}" if self.line else self.file
+        where = f"{self.where}: " if self.where else ""
+        return f"{place}: {where}{self.what}. {self.cure}"
 
 
 class DeclarationInvalid(ConfigError):
-    """A declaration file is wrong.  All mistakes are reported at once."""
+    """Declaration files are wrong.  All mistakes of all files are reported at once."""
 
     hint = "Mend the lines above; the format is in docs/reference/declarations.md."
 
-    def __init__(self, file: str, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
         """Keep the mistakes as values, so that callers need not parse the text."""
         listed = "".join(f"\n  {mistake}" for mistake in mistakes)
         plural = "mistake" if len(mistakes) == 1 else "mistakes"
-        super().__init__(f"{file}: {len(mistakes)} {plural}; nothing was started{listed}")
-        self.file = file
+        super().__init__(
+            f"{len(mistakes)} {plural} in the declarations; nothing was started{listed}"
+        )
         self.mistakes = tuple(mistakes)
 
 

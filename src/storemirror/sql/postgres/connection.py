@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from storemirror.errors import (
     BusRefused,
     BusUnavailable,
+    ConfigError,
     DatabaseRefused,
     SourceUnavailable,
     SqlUnavailable,
@@ -108,6 +109,14 @@ class Database:
             options: libpq `options`, such as "-c statement_timeout=5s".
         """
         self.kind = kind
+        try:
+            psycopg.conninfo.conninfo_to_dict(dsn)
+        except psycopg.Error:
+            # The parser's own message quotes the text, and with it the password.
+            raise ConfigError(
+                f"the address of {kind.name} is no libpq connection string or URI"
+            ) from None
+        self._dsn = dsn
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
             open=False,
@@ -137,8 +146,19 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection in autocommit; psycopg's errors become the kind's."""
         with translated_errors(self.kind):
-            async with self._pool.connection() as conn:
-                yield conn
+            try:
+                async with self._pool.connection() as conn:
+                    yield conn
+            except PoolTimeout:
+                await self._reveal_cause()
+                raise
+
+    async def _reveal_cause(self) -> None:
+        """Connect once past the pool, which keeps the server's words to itself."""
+        conn = await psycopg.AsyncConnection.connect(
+            self._dsn, connect_timeout=int(CONNECT_TIMEOUT_S)
+        )
+        await conn.close()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -1,0 +1,137 @@
+"""`storemirror check`: both sides compared in full."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from storemirror.check import result
+from storemirror.check.repair import repair as repair_mismatches
+from storemirror.check.result import CheckResult, CheckSettings
+from storemirror.check.run import run_check
+from storemirror.cli.output import JsonOption, print_json
+from storemirror.wiring import Parts
+
+
+def check(
+    context: typer.Context,
+    checks: Annotated[
+        str,
+        typer.Option(
+            "--check",
+            metavar="NAMES",
+            help="Comma-separated: conversations,messages,follow,blocks; all by default.",
+        ),
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Most documents of each kind; all by default."),
+    ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option("--drain-seconds", min=0.0, help="Longest wait for the backlog to drain."),
+    ] = 60.0,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Send what differs again, with origin `repair`."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Compare documents with rows, and name document and field of what differs.
+
+    Exit status: 0 both sides agree, 1 they differ, 3 the comparison could not finish (as when
+    the backlog does not drain).  After --repair, run the check again: it tells whether it held.
+    """
+    settings = CheckSettings(
+        limit=limit,
+        checks=tuple(name.strip() for name in checks.split(",") if name.strip()),
+        drain_timeout_s=drain_seconds,
+    )
+    parts = Parts(context.obj.settings())
+    found, repaired_count = asyncio.run(_run(parts, settings, with_repair=repair, quiet=as_json))
+    if as_json:
+        shown = found.to_json() | ({"repaired_count": repaired_count} if repair else {})
+        print_json(shown)
+    else:
+        print_result(found)
+        if repair:
+            typer.echo(f"sent again: {repaired_count}; run the check once more when it is applied")
+    raise typer.Exit(0 if found.is_clean else 1)
+
+
+async def _run(
+    parts: Parts, settings: CheckSettings, *, with_repair: bool, quiet: bool
+) -> tuple[CheckResult, int]:
+    async with parts:
+        store = await parts.store()
+        mirror = await parts.mirror()
+        with _bar(quiet) as bar:
+            task = bar.add_task("waiting for the backlog", total=None)
+
+            def show(progress: result.Progress) -> None:
+                at = progress.check or "waiting for the backlog"
+                seen = f"{progress.document_count} documents, {progress.row_count} rows"
+                bar.update(task, description=f"{at}: {seen}")
+
+            found = await run_check(
+                store=store,
+                mirror=mirror,
+                model=parts.model,
+                bus_admin=await parts.bus_admin(),
+                subscription=parts.subscription,
+                pending=store.pending_count,
+                clock=parts.clock,
+                settings=settings,
+                on_progress=show,
+            )
+        if not with_repair or not found.mismatches:
+            return found, 0
+        count = await repair_mismatches(
+            found.mismatches,
+            store=store,
+            mirror=mirror,
+            model=parts.model,
+            publisher=await parts.publisher(),
+            source=parts.source,
+            run=f"repair-{secrets.token_hex(6)}",
+        )
+        return found, count
+
+
+def _bar(quiet: bool) -> Progress:
+    """Make the progress display, on standard error; nothing when it is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+def print_result(found: CheckResult) -> None:
+    """Print the result as a person reads it: figures, differences, one sentence."""
+    for name, counts in found.counts.items():
+        typer.echo(
+            f"{name}: {counts.document_count} documents, {counts.row_count} rows, "
+            f"{counts.mismatch_count} mismatches"
+        )
+    for mismatch in found.mismatches:
+        typer.echo(f"  {mismatch}")
+    unlisted = found.mismatch_count - len(found.mismatches)
+    if unlisted > 0:
+        typer.echo(f"  and {unlisted} more")
+    if found.dead_letter_count:
+        typer.echo(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
+    if found.unsettled_count:
+        typer.echo(f"changed at every look: {found.unsettled_count}; check again when it is calmer")
+    typer.echo("both sides agree" if found.is_clean else "the sides differ")

@@ -1,0 +1,80 @@
+"""`storemirror writer` and `storemirror drain`: from the bus into SQL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
+from storemirror.apply.readiness import refuse_if_off
+from storemirror.apply.stats import WriterStats
+from storemirror.apply.writer import create_sql_writer_processor
+from storemirror.cli.output import JsonOption, print_json, stop_on_signals
+from storemirror.wiring import Parts
+
+
+def writer(context: typer.Context) -> None:
+    """
+    Apply events from the bus to SQL until stopped (Ctrl-C or SIGTERM).
+
+    What is in hand is finished or given back within the shutdown time.  Any number may run at
+    once.  Needs USE_SQL_DM_WRITE_MIRROR=true.
+    """
+    stats = asyncio.run(_run_writer(Parts(context.obj.settings())))
+    print_json(stats.snapshot())
+
+
+async def _run_writer(parts: Parts) -> WriterStats:
+    refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
+    async with parts:
+        processor = create_sql_writer_processor(
+            consumer=await parts.consumer(),
+            publisher=await parts.publisher(),
+            mirror=await parts.mirror(),
+            model=parts.model,
+            source=parts.source,
+            clock=parts.clock,
+            reread=await parts.reread(),
+            settings=parts.writer_settings(),
+        )
+        with stop_on_signals() as stop:
+            await processor.run(stop)
+        return processor.stats
+
+
+def drain(
+    context: typer.Context,
+    max_seconds: Annotated[
+        float,
+        typer.Option("--max-seconds", min=1.0, help="Receive nothing more after so long."),
+    ] = 50.0,
+    as_json: JsonOption = True,
+) -> None:
+    """
+    Apply what waits, print one line of figures, and end (drainRealtimeMirrorQueue).
+
+    Made to be run every minute.  Ends when nothing waits or the time is used up; what waits then
+    is left for the next run.  Needs USE_SQL_DM_WRITE_MIRROR=true.
+    """
+    stats = asyncio.run(_run_drain(Parts(context.obj.settings()), max_seconds))
+    print_json(stats.as_line())
+
+
+async def _run_drain(parts: Parts, max_duration_s: float) -> DrainStats:
+    refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
+    async with parts:
+        return await drain_realtime_mirror_queue(
+            consumer=await parts.consumer(),
+            publisher=await parts.publisher(),
+            admin=await parts.bus_admin(),
+            mirror=await parts.mirror(),
+            model=parts.model,
+            source=parts.source,
+            clock=parts.clock,
+            reread=await parts.reread(),
+            settings=parts.writer_settings(),
+            max_duration_s=max_duration_s,
+            subscription=parts.subscription,
+        )

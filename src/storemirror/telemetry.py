@@ -1,0 +1,82 @@
+"""
+Every metric and log-event name, with its unit, in one file.
+
+Names are a contract: dashboards and alerts rest on them.  Log events carry document paths and
+event ids, never what a document contains.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import sys
+from typing import Final
+
+import structlog
+
+#: Latency from a document's commit to its row being visible, milliseconds, by category.
+SQL_MIRROR_LATENCY_MS: Final = "sql_mirror_latency_ms"
+#: Events by what came of them; the label `outcome` is `storemirror.event.change.Outcome`.
+SQL_MIRROR_EVENTS_TOTAL: Final = "sql_mirror_events_total"
+#: Deliveries that were set aside, by reason.
+SQL_MIRROR_DEAD_LETTERS_TOTAL: Final = "sql_mirror_dead_letters_total"
+#: Deliveries that were given back to the bus without having been applied.
+SQL_MIRROR_ABANDONED_TOTAL: Final = "sql_mirror_abandoned_total"
+#: Deliveries whose lock was lost before they were settled.
+SQL_MIRROR_LOST_LOCKS_TOTAL: Final = "sql_mirror_lost_locks_total"
+#: Messages that wait or are locked in a subscription.
+SQL_MIRROR_QUEUE_DEPTH: Final = "sql_mirror_queue_depth"
+#: Age of the oldest of them, seconds.
+SQL_MIRROR_QUEUE_OLDEST_AGE_S: Final = "sql_mirror_queue_oldest_age_s"
+
+
+class LogEvent(enum.StrEnum):
+    """What a log line says happened."""
+
+    WRITER_STARTED = "writer.started"
+    #: The writer ended; carries the counters.
+    WRITER_STOPPED = "writer.stopped"
+    #: A dependency did not answer; the call is repeated after `wait_s`.
+    CALL_RETRIED = "writer.call_retried"
+    #: Nothing is received until the database takes events again.
+    GATE_CLOSED = "writer.gate_closed"
+    #: The database still does not take events; seen again after `wait_s`.
+    GATE_STILL_CLOSED = "writer.gate_still_closed"
+    GATE_OPENED = "writer.gate_opened"
+    #: One event was set aside with `reason`.
+    EVENT_DEAD_LETTERED = "writer.event_dead_lettered"
+    #: Locks were lost before the deliveries were settled; they come again as duplicates.
+    LOCKS_LOST = "writer.locks_lost"
+    #: Locks could not be extended; tried again before they run out.
+    RENEWAL_FAILED = "writer.renewal_failed"
+    #: Rows are committed, but the bus could not be told; the deliveries come again.
+    SETTLEMENT_FAILED = "writer.settlement_failed"
+    #: An error that nobody foresaw; the writer stops.
+    WRITER_FAILED = "writer.failed"
+    #: One line a drain, with its numbers.
+    DRAIN_FINISHED = "drain.finished"
+    #: A dead letter that the bus made by itself was put back.
+    DEAD_LETTER_RESUBMITTED = "drain.dead_letter_resubmitted"
+
+
+def configure_logging(level: str) -> None:
+    """
+    Send log lines, as JSON, to standard error; standard output is for results.
+
+    Args:
+        level: "debug", "info", "warning" or "error"; anything else is "warning".
+    """
+    least = logging.getLevelNamesMapping().get(level.upper(), logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # The pool warns of each failed attempt; the error that ends the waiting says the same once.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

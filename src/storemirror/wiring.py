@@ -1,0 +1,177 @@
+"""
+Chooses the adapters: the only file that names them.
+
+A command asks `Parts` for what it needs; only that is opened, and all of it is closed in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from storemirror.apply.port import WriterSettings
+from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec, TopicSpec
+from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
+from storemirror.clock import Clock, SystemClock
+from storemirror.config import Settings
+from storemirror.event.envelope import source_of
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.reread import SourceReread
+from storemirror.sql.port import SchemaAdmin, SqlMirror
+from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
+from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering
+from storemirror.sql.postgres.schema import PostgresSchema
+
+#: Connections beside those of the lanes: probes, stubs, the checker.
+_SPARE_CONNECTIONS: Final = 4
+
+
+class Parts:
+    """Opens parts on demand, each once, and closes them on leaving."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """Remember the settings; nothing is opened."""
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self._model: Model | None = None
+        self._databases: dict[str, Database] = {}
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close whatever was opened, the last first."""
+        await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def model(self) -> Model:
+        """Give the declared entities; DeclarationInvalid when a declaration is wrong."""
+        if self._model is None:
+            declared = self.settings.model
+            self._model = load_model(declared.files, with_builtin=declared.with_builtin)
+        return self._model
+
+    @property
+    def source(self) -> str:
+        """Give the CloudEvents source of the mirrored Firestore."""
+        firestore = self.settings.firestore
+        return source_of(self.settings.text_of("firestore.project"), firestore.database)
+
+    @property
+    def subscription(self) -> str:
+        """Give the writer's subscription."""
+        return self.settings.bus.subscription
+
+    def topic(self, *, lock_duration_s: float | None = None) -> TopicSpec:
+        """Give the topic and its subscriptions as the settings name them."""
+        topic = TopicSpec(name=self.settings.bus.topic)
+        writer, *others = topic.subscriptions
+        lock_s = writer.lock_duration_s if lock_duration_s is None else lock_duration_s
+        named = SubscriptionSpec(name=self.subscription, lock_duration_s=lock_s)
+        return TopicSpec(name=topic.name, subscriptions=(named, *others))
+
+    def writer_settings(self, *, lock_duration_s: float | None = None) -> WriterSettings:
+        """Give the writer's settings, with the lock that `topic` provisions."""
+        writer = self.settings.writer
+        lock_s = self.topic(lock_duration_s=lock_duration_s).subscriptions[0].lock_duration_s
+        return WriterSettings(
+            is_mirror_on=self.settings.is_mirror_on,
+            lane_count=writer.lane_count,
+            batch_max_events=writer.batch_max_events,
+            batch_max_bytes=writer.batch_max_bytes,
+            lock_duration_s=lock_s,
+            retry_within_s=min(writer.retry_within_s, lock_s / 2),
+            shutdown_timeout_s=writer.shutdown_timeout_s,
+        )
+
+    def rendering(self) -> Rendering:
+        """Give tables and procedures as they are declared and named."""
+        return Rendering(
+            self.model,
+            schema_name=self.settings.sql.schema_name,
+            procedures=self.settings.procedures,
+        )
+
+    def render_schema(self) -> Mapping[str, str]:
+        """Give the deployment as files; needs neither a database nor its address."""
+        return {DEPLOY_FILE: self.rendering().deploy_sql()}
+
+    async def mirror(self) -> SqlMirror:
+        """Give the SQL mirror."""
+        return PostgresMirror(
+            await self._mirror_database(),
+            self.rendering(),
+            project=self.settings.text_of("firestore.project"),
+            store=self.settings.firestore.database,
+        )
+
+    async def schema(self) -> SchemaAdmin:
+        """Give what installs tables and procedures."""
+        return PostgresSchema(
+            await self._mirror_database(),
+            self.rendering(),
+            project=self.settings.text_of("firestore.project"),
+            store=self.settings.firestore.database,
+        )
+
+    async def store(self) -> EmbeddedDocumentStore:
+        """Give the document store."""
+        database = await self._database("documents.dsn", DOCUMENTS, max_size=8)
+        return EmbeddedDocumentStore(database)
+
+    async def reread(self) -> SourceReread:
+        """Give what reads documents again."""
+        return SourceReread(await self.store(), self.model, source=self.source)
+
+    async def publisher(self) -> Publisher:
+        """Give the topic's publisher."""
+        publisher = PostgresPublisher(
+            await self._bus_database(), self.clock, topic=self.settings.bus.topic
+        )
+        self._stack.push_async_callback(publisher.aclose)
+        return publisher
+
+    async def consumer(self) -> Consumer:
+        """Give a consumer of the writer's subscription."""
+        consumer = PostgresConsumer(
+            await self._bus_database(),
+            self.clock,
+            subscription=self.subscription,
+            topic=self.settings.bus.topic,
+        )
+        self._stack.push_async_callback(consumer.aclose)
+        return consumer
+
+    async def bus_admin(self) -> BusAdmin:
+        """Give what provisions and inspects the bus."""
+        admin = PostgresBusAdmin(await self._bus_database(), topic=self.settings.bus.topic)
+        self._stack.push_async_callback(admin.aclose)
+        return admin
+
+    async def _mirror_database(self) -> Database:
+        lanes = self.settings.writer.lane_count
+        return await self._database("sql.dsn", MIRROR, max_size=lanes + _SPARE_CONNECTIONS)
+
+    async def _bus_database(self) -> Database:
+        return await self._database("bus.dsn", BUS, max_size=8)
+
+    async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
+        if setting not in self._databases:
+            database = Database(self.settings.text_of(setting), kind, max_size=max_size)
+            await database.open()
+            self._stack.push_async_callback(database.aclose)
+            self._databases[setting] = database
+        return self._databases[setting]
