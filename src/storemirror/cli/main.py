@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from storemirror.cli import check, demo, dlq, schema, writer
+from storemirror.cli import bus, check, demo, dlq, schema, writer
 from storemirror.config import Settings, load_settings
 from storemirror.errors import StoreMirrorError
 from storemirror.telemetry import configure_logging
@@ -59,6 +59,7 @@ def options(
 
 app.command("demo")(demo.demo)
 app.add_typer(schema.app, name="schema")
+app.add_typer(bus.app, name="bus")
 app.command("writer")(writer.writer)
 app.command("drain")(writer.drain)
 app.command("check")(check.check)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
@@ -21,6 +22,8 @@ from storemirror.event.change import Fields, Value
 
 #: Firestore nests maps and arrays at most 20 deep; a little more is let through, no more.
 MAX_DEPTH: Final = 64
+
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,19}")
 
 
 class ValueInvalid(ValueError):
@@ -51,15 +54,15 @@ def encode_fields(document: Mapping[str, object]) -> Fields:
             mapping with string keys, `Reference` or `GeoPoint`.
 
     Raises:
-        ValueInvalid: a value has none of these types, or does not fit 64 bits.
+        ValueInvalid: a value has none of these types, does not fit 64 bits, or is nested too deep.
 
     >>> encode_fields({"n": 3, "ok": True})
     {'n': {'integerValue': '3'}, 'ok': {'booleanValue': True}}
     """
-    return {name: encode_value(value, where=name) for name, value in document.items()}
+    return {_name(name, ""): encode_value(v, where=name) for name, v in document.items()}
 
 
-def encode_value(value: object, *, where: str = "value") -> Value:
+def encode_value(value: object, *, where: str = "value", depth: int = 0) -> Value:
     """Turn one Python value into a canonical value; see `encode_fields`."""
     match value:
         case None:
@@ -75,21 +78,29 @@ def encode_value(value: object, *, where: str = "value") -> Value:
         case bytes():
             return {"bytesValue": base64.b64encode(value).decode()}
         case datetime():
-            return {"timestampValue": rfc3339_from_us(us_from_datetime(value))}
+            return {"timestampValue": _moment(value, where)}
         case Reference():
-            return {"referenceValue": value.name}
+            return {"referenceValue": _string(value.name, where)}
         case GeoPoint():
             point = {"latitude": value.latitude, "longitude": value.longitude}
             return {"geoPointValue": _geo_point(point, where)}
-    return _encode_container(value, where)
+    return _encode_container(value, where, depth)
 
 
-def _encode_container(value: object, where: str) -> Value:
+def _encode_container(value: object, where: str, depth: int) -> Value:
+    if depth > MAX_DEPTH:
+        raise ValueInvalid(f"{where}: nested deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
-        fields = {str(k): encode_value(v, where=f"{where}.{k}") for k, v in value.items()}
+        fields = {
+            _name(name, where): encode_value(item, where=f"{where}.{name}", depth=depth + 1)
+            for name, item in value.items()
+        }
         return {"mapValue": {"fields": fields}}
-    if isinstance(value, Sequence):
-        items = [encode_value(v, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, list | tuple):
+        items = [
+            encode_value(item, where=f"{where}[{i}]", depth=depth + 1)
+            for i, item in enumerate(value)
+        ]
         return {"arrayValue": {"values": items}}
     raise ValueInvalid(f"{where}: Firestore has no value of type {type(value).__name__}")
 
@@ -104,7 +115,7 @@ def canonical_fields(fields: Mapping[str, object]) -> Fields:
     >>> canonical_fields({"t": {"timestampValue": "2026-01-01T00:00:00Z"}})
     {'t': {'timestampValue': '2026-01-01T00:00:00.000000Z'}}
     """
-    return {name: canonical_value(value, where=name) for name, value in fields.items()}
+    return {_name(name, ""): canonical_value(v, where=name) for name, v in fields.items()}
 
 
 def canonical_value(value: object, *, where: str = "value", depth: int = 0) -> Value:
@@ -135,7 +146,7 @@ def _array(content: object, where: str, depth: int) -> list[Value]:
 def _map(content: object, where: str, depth: int) -> Fields:
     fields = _inner(content, "fields", dict, where)
     return {
-        name: canonical_value(item, where=f"{where}.{name}", depth=depth + 1)
+        _name(name, where): canonical_value(item, where=f"{where}.{name}", depth=depth + 1)
         for name, item in cast("dict[str, object]", fields).items()
     }
 
@@ -162,10 +173,9 @@ def _boolean(content: object, where: str) -> bool:
 def _integer(content: object, where: str) -> str:
     if isinstance(content, bool) or not isinstance(content, int | str):
         raise ValueInvalid(f"{where}: an integerValue is a decimal string")
-    try:
-        number = int(content)
-    except ValueError:
-        raise ValueInvalid(f"{where}: an integerValue is a decimal string") from None
+    if isinstance(content, str) and not _DECIMAL.fullmatch(content):
+        raise ValueInvalid(f"{where}: an integerValue is a decimal string")
+    number = int(content)
     if not -(2**63) <= number < 2**63:
         raise ValueInvalid(f"{where}: an integerValue has 64 bits")
     return str(number)
@@ -176,7 +186,10 @@ def _double(content: object, where: str) -> float | str:
         return content
     if isinstance(content, bool) or not isinstance(content, int | float):
         raise ValueInvalid(f"{where}: a doubleValue is a number, NaN, Infinity or -Infinity")
-    number = float(content)
+    try:
+        number = float(content)
+    except OverflowError:
+        raise ValueInvalid(f"{where}: a doubleValue has 64 bits") from None
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
@@ -190,6 +203,19 @@ def _string(content: object, where: str) -> str:
     if not content.isascii() and any("\ud800" <= c <= "\udfff" for c in content):
         raise ValueInvalid(f"{where}: half of a surrogate pair is no character")
     return content
+
+
+def _name(name: object, where: str) -> str:
+    if not isinstance(name, str):
+        raise ValueInvalid(f"{where or 'document'}: the name of a field is a string")
+    return _string(name, f"{where or 'document'}, name of a field")
+
+
+def _moment(moment: datetime, where: str) -> str:
+    try:
+        return rfc3339_from_us(us_from_datetime(moment))
+    except (ValueError, OverflowError):
+        raise ValueInvalid(f"{where}: a time needs a time zone, and a year up to 9999") from None
 
 
 def _timestamp(content: object, where: str) -> str:

@@ -81,6 +81,8 @@ class PostgresMirror:
             await self.verify_schema()
             encoder = self._encoder
             assert encoder is not None
+        if not events:
+            return []
         calls = self._calls_of(events)
         wanted = self._rows_of(events)
         for _ in range(_STUB_ROUNDS):

@@ -53,10 +53,15 @@ class Rendering:
             model: the declarations.
             schema_name: PostgreSQL schema that holds everything.
             procedures: SQL_PROC_ settings: setting -> name, with or without a schema.
+
+        Raises:
+            ConfigError: a setting names no procedure, a name is too long, or two are the same.
         """
         self.model = model
         self.schema_name = schema_name
         self._names = resolved_names(model, procedures, snake_case)
+        self._check_distinct()
+        self._context = self._made_context()
 
     def table(self, name: str) -> str:
         """Give a declared table's qualified, quoted name."""
@@ -73,26 +78,37 @@ class Rendering:
 
     def tables_sql(self) -> str:
         """Render the tables."""
-        return _ENVIRONMENT.get_template("tables.sql.j2").render(self._context())
+        return _ENVIRONMENT.get_template("tables.sql.j2").render(self._context)
 
     def procedures_sql(self) -> str:
         """Render the procedures."""
-        context = self._context()
+        context = self._context
         shared = _ENVIRONMENT.get_template("shared_procedures.sql.j2").render(context)
         template = _ENVIRONMENT.get_template("entity_procedures.sql.j2")
         return shared + "".join(template.render(context, e=e) for e in context["entities"])
 
+    def constraints_sql(self) -> str:
+        """Render what is to be installed once the declarations have been registered."""
+        return _ENVIRONMENT.get_template("constraints.sql.j2").render(self._context)
+
     def deploy_sql(self) -> str:
         """Render the whole deployment as one script for `psql`."""
         return _ENVIRONMENT.get_template("deploy.sql.j2").render(
-            self._context(),
+            self._context,
             tables=self.tables_sql(),
             procedures=self.procedures_sql(),
+            constraints=self.constraints_sql(),
             declarations=self.declarations_json(),
             schema_version=SCHEMA_VERSION,
             schema_name=self.schema_name,
             file_name=DEPLOY_FILE,
+            deploy_lock=self.deploy_lock,
         )
+
+    @property
+    def deploy_lock(self) -> int:
+        """Give the advisory lock that one deployment into the schema holds at a time."""
+        return zlib.crc32(f"storemirror.schema:{self.schema_name}".encode())
 
     def declarations_json(self) -> str:
         """Give entity and digest of every declaration, as `register_deployment` takes them."""
@@ -107,10 +123,31 @@ class Rendering:
             for table, columns in _filled_columns(entity)
         }
 
+    def expected_expressions(self) -> Mapping[tuple[str, str], str]:
+        """Give (table, column) -> what a derived column is computed by, without quotes."""
+        return {
+            (snake_case(entity.name), snake_case(derived.name)): _coalesce(
+                [snake_case(source) for source in derived.sources]
+            )
+            for entity in self.model
+            for derived in entity.derived
+        }
+
+    def _check_distinct(self) -> None:
+        """See that no procedure would replace another: `x` and `storemirror.x` are one name."""
+        by_parts: dict[tuple[str, ...], str] = {}
+        for name in self._names:
+            parts = self.procedure_parts(name)
+            if len(parts) > 2 or not all(parts):
+                raise ConfigError(f"{'.'.join(parts)}: no name of a procedure, {name}")
+            other = by_parts.setdefault(parts, name)
+            if other != name:
+                raise ConfigError(f"{'.'.join(parts)} is to be the name of {other} and of {name}")
+
     def _qualified(self, name: str) -> str:
         return f"{quoted(self.schema_name)}.{quoted(name)}"
 
-    def _context(self) -> dict[str, Any]:
+    def _made_context(self) -> dict[str, Any]:
         entities = {e.name: self._entity(e) for e in self.model}
         for child in self.model:
             if child.rollup is not None:
@@ -156,7 +193,7 @@ class Rendering:
                 {
                     "column": quoted(snake_case(d.name)),
                     "type": TYPES[d.type],
-                    "sources": [quoted(snake_case(s)) for s in d.sources],
+                    "expression": _coalesce([quoted(snake_case(s)) for s in d.sources]),
                 }
                 for d in entity.derived
             ],
@@ -236,6 +273,10 @@ def _filled_columns(entity: Entity) -> Iterator[tuple[str, Sequence[tuple[str, C
             snake_case(child.name),
             [*keys, key, *((snake_case(c.name), c.type) for c in child.columns)],
         )
+
+
+def _coalesce(sources: Sequence[str]) -> str:
+    return f"COALESCE({', '.join(sources)})"
 
 
 def _plain_type(kind: SqlType) -> str:

@@ -14,6 +14,11 @@ from storemirror.sql.postgres.rendering import Rendering
 
 #: Rows of one page: large enough to make round trips rare, small enough for memory.
 PAGE_SIZE: Final = 1_000
+#: One snapshot for rows and children.  UTC: in any other zone a moment near the end of the year
+#: 9999, or at the start of the year 1, is one that Python cannot hold.
+_READ_SETTINGS: Final = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL TimeZone = 'UTC'"
+)
 _META: Final = (
     "row_state",
     "last_event_version",
@@ -56,7 +61,7 @@ class RowReader:
         self, entity: Entity, condition: sql.Composable, bounds: Sequence[str]
     ) -> list[MirrorRow]:
         async with self._database.transaction() as conn:
-            await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            await conn.execute(_READ_SETTINGS)
             found = await self._select(conn, entity, condition, bounds)
             count = len(entity.keys)
             children = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,7 +15,7 @@ from storemirror.sql.postgres.connection import (
     psycopg,
     sql,
 )
-from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering
+from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering, quoted
 from storemirror.sql.render import SCHEMA_VERSION, SUPPORTED_VERSIONS
 
 _BOUND_ELSEWHERE: Final = ("SM010", "SM011")
@@ -50,16 +49,17 @@ class PostgresSchema:
         """See `SchemaAdmin.apply`."""
         async with self._database.transaction() as conn:
             # Two deployments at once would meet in the catalogue and one would fail.
-            lock = zlib.crc32(f"storemirror.schema:{self._rendering.schema_name}".encode())
-            await conn.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))
+            await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.deploy_lock,))
             await conn.execute("SET LOCAL client_min_messages = warning")
-            refusals = self._other_firestore(await self._info(conn))
+            info = await self._info(conn)
+            refusals = self._other_firestore(info) + self._later_version(info)
             refusals += await self._destructive(conn)
             if refusals:
                 raise SchemaMismatch("; ".join((*refusals, "nothing was changed")))
             await conn.execute(self._rendering.tables_sql().encode())
             await conn.execute(self._rendering.procedures_sql().encode())
             await self._register(conn)
+            await conn.execute(self._rendering.constraints_sql().encode())
         return await self.status()
 
     async def status(self) -> SchemaStatus:
@@ -113,6 +113,11 @@ class PostgresSchema:
             f"and the settings say project {self._project}, database {self._store}"
         ]
 
+    def _later_version(self, info: tuple[int, str, str] | None) -> list[str]:
+        if info is None or info[0] <= SCHEMA_VERSION:
+            return []
+        return [f"schema version {info[0]} is installed, later than this code's {SCHEMA_VERSION}"]
+
     def _other_version(self, installed: int) -> list[str]:
         if installed in SUPPORTED_VERSIONS:
             return []
@@ -120,7 +125,7 @@ class PostgresSchema:
 
     async def _info(self, conn: Connection) -> tuple[int, str, str] | None:
         """Give version, project and database of the installed schema."""
-        table = f"{self._rendering.schema_name}.schema_info"
+        table = f"{quoted(self._rendering.schema_name)}.schema_info"
         found = await (await conn.execute("SELECT to_regclass(%s)", (table,))).fetchone()
         if found is None or found[0] is None:
             return None
@@ -174,6 +179,24 @@ class PostgresSchema:
             for table, columns in self._rendering.expected_columns().items()
             for column, kind in columns.items()
             if table in installed and installed[table].get(column, kind) != kind
+        ] + await self._derived_otherwise(conn)
+
+    async def _derived_otherwise(self, conn: Connection) -> list[str]:
+        """Name derived columns that the database computes in another way than declared."""
+        wanted = self._rendering.expected_expressions()
+        found = await conn.execute(
+            "SELECT c.relname, a.attname, replace(pg_get_expr(d.adbin, d.adrelid), '\"', '')"
+            " FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid"
+            " JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND a.attgenerated <> ''",
+            (self._rendering.schema_name,),
+        )
+        return [
+            f"column {table}.{column} is {expression} and is declared as "
+            f"{wanted[table, column]}, which would change rows"
+            async for table, column, expression in found
+            if wanted.get((table, column), expression) != expression
         ]
 
     async def _columns(self, conn: Connection) -> Mapping[str, Mapping[str, str]]:

@@ -93,7 +93,7 @@ def start_server(settings: ServerSettings) -> EmbeddedServer:
     """Start a server in a new folder; see `running_server`."""
     identity = _identity()
     port = _port(settings.port)
-    bin_dir = _found_bin_dir(settings.bin_dir)
+    bin_dir = found_bin_dir(settings.bin_dir)
     folder = _new_folder(identity)
     try:
         if identity and not _can_be_entered(bin_dir):
@@ -142,7 +142,7 @@ def _port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _found_bin_dir(wanted: Path | None) -> Path:
+def found_bin_dir(wanted: Path | None) -> Path:
     """Give the folder of `postgres` and `initdb`."""
     if wanted is not None:
         found = wanted

@@ -1,0 +1,68 @@
+"""
+A delivery's bytes as an event about a row.
+
+Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+from storemirror.errors import EntityUnknown, PoisonEventError
+from storemirror.event.change import Change
+from storemirror.event.envelope import decode_change
+from storemirror.model.entity import Entity, Model
+from storemirror.model.mapping import check_key, map_document
+from storemirror.model.types import DialectLimits
+from storemirror.sql.port import RowEvent
+
+
+class EventDecoder:
+    """Reads messages of one Firestore database for one declared model and one SQL dialect."""
+
+    def __init__(self, *, model: Model, limits: DialectLimits, source: str) -> None:
+        """
+        Say what is read.
+
+        Args:
+            model: the declared entities.
+            limits: what the SQL database cannot hold.
+            source: the only CloudEvents source whose events are taken
+                (`storemirror.event.envelope.source_of`).
+        """
+        self._model = model
+        self._limits = limits
+        self._source = source
+
+    def decode(self, body: bytes) -> RowEvent:
+        """
+        Read one message.
+
+        Args:
+            body: a CloudEvent, structured mode.
+
+        Raises:
+            PoisonEventError: it can never be applied; the class carries the reason, the message
+                event id and path, never contents.
+        """
+        change = decode_change(body, source=self._source)
+        try:
+            return self._row_event(change, event_id="")
+        except PoisonEventError:
+            # An event's id costs a digest: only the error that names it pays for it.
+            return self._row_event(change, event_id=change.event_id)
+
+    def _row_event(self, change: Change, *, event_id: str) -> RowEvent:
+        entity, key = self._match(change.path, event_id)
+        check_key(entity, key, self._limits, event_id=event_id, path=change.path)
+        row = None
+        if change.fields is not None:
+            row = map_document(
+                entity, change.fields, self._limits, event_id=event_id, path=change.path
+            )
+        return RowEvent(entity=entity, change=change, key=key, row=row)
+
+    def _match(self, path: str, event_id: str) -> tuple[Entity, tuple[str, ...]]:
+        try:
+            return self._model.match(path)
+        except EntityUnknown:
+            message = "no entity is declared for this path"
+            raise EntityUnknown(message, event_id=event_id, path=path) from None

@@ -1,0 +1,198 @@
+"""
+The drainer, scheduled every minute: applies what waits, says in one line what it did, and ends.
+
+It is the writer's own processor with an end, so that both settle alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+import structlog
+
+from storemirror.apply.port import BatchObserver, Reread, StepHook, WriterSettings
+from storemirror.apply.readiness import check_ready, refuse_if_off
+from storemirror.apply.retry import cancel
+from storemirror.apply.stats import WriterStats
+from storemirror.apply.writer import create_sql_writer_processor
+from storemirror.bus.port import (
+    MAX_DELIVERY_REASON,
+    RESUBMITTED_FROM,
+    SUBSCRIPTION_SQL_WRITER,
+    BusAdmin,
+    Consumer,
+    DeadLetter,
+    Publisher,
+)
+from storemirror.clock import Clock
+from storemirror.errors import DeadLetterUnknown
+from storemirror.model.entity import Model
+from storemirror.sql.port import SqlMirror
+from storemirror.telemetry import LogEvent
+
+#: How long to wait for another delivery before the depth is looked at.
+_RECEIVE_WAIT_S: Final = 0.2
+_PAGE: Final = 100
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainStats:
+    """What one drain did, and what it left.  Counts of deliveries."""
+
+    received: int
+    applied: int
+    repaired: int
+    duplicate: int
+    stale: int
+    expired: int
+    abandoned: int
+    dead_lettered: int
+    #: Dead letters of the bus's own making that were put back at the start.
+    resubmitted: int
+    #: What waits, or is locked by someone, at the end.
+    depth: int
+    #: Age of the oldest of them, seconds; None when there is none.
+    oldest_age_s: float | None
+    duration_s: float
+
+    @property
+    def is_drained(self) -> bool:
+        """Tell whether nothing was left."""
+        return self.depth == 0
+
+    def as_line(self) -> dict[str, object]:
+        """Give everything as values that JSON can carry."""
+        return {**asdict(self), "is_drained": self.is_drained}
+
+
+async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
+    *,
+    consumer: Consumer,
+    publisher: Publisher,
+    admin: BusAdmin,
+    mirror: SqlMirror,
+    model: Model,
+    source: str,
+    clock: Clock,
+    reread: Reread,
+    settings: WriterSettings,
+    max_duration_s: float,
+    subscription: str = SUBSCRIPTION_SQL_WRITER,
+    hooks: StepHook | None = None,
+    on_batch: BatchObserver | None = None,
+) -> DrainStats:
+    """
+    Apply until nothing waits, or for `max_duration_s`.
+
+    What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
+
+    Args:
+        consumer: of `subscription`.
+        publisher: takes what is read again.
+        admin: counts what waits.
+        mirror: see `create_sql_writer_processor`, as for the following ones.
+        model: the declared entities.
+        source: the only CloudEvents source whose events are taken.
+        clock: tells the time, and waits.
+        reread: reads a document whose row's past was purged.
+        settings: see `WriterSettings`.
+        max_duration_s: seconds after which nothing more is received.
+        subscription: what to drain.
+        hooks: called at each `Step`; for tests.
+        on_batch: told of each settled batch.
+
+    Raises:
+        SwitchedOff: nothing was received.
+        SqlUnavailable: SQL did not answer at the start; nothing was received.
+        SchemaMismatch: what was held was given back.
+        ClockSkewed: likewise.
+        BusUnavailable: the depth could not be read.
+    """
+    refuse_if_off(is_mirror_on=settings.is_mirror_on)
+    begun_s = clock.monotonic_s()
+    await check_ready(mirror, clock)
+    stop = asyncio.Event()
+    stats = WriterStats()
+    processor = create_sql_writer_processor(
+        consumer=consumer,
+        publisher=publisher,
+        mirror=mirror,
+        model=model,
+        source=source,
+        clock=clock,
+        reread=reread,
+        settings=replace(settings, receive_wait_s=min(settings.receive_wait_s, _RECEIVE_WAIT_S)),
+        stats=stats,
+        hooks=hooks,
+        on_batch=on_batch,
+    )
+
+    async def stop_when_empty() -> None:
+        if (await admin.stats(subscription)).depth == 0:
+            stop.set()
+
+    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s))
+    try:
+        resubmitted = await _resubmit_once(admin, subscription, stop)
+        await processor.run(stop, on_idle=stop_when_empty)
+    finally:
+        await cancel([timer])
+    left = await admin.stats(subscription)
+    counters = stats.counters()
+    del counters["settled"], counters["lost_locks"]
+    drained = DrainStats(
+        **counters,
+        resubmitted=resubmitted,
+        depth=left.depth,
+        oldest_age_s=left.oldest_age_s,
+        duration_s=round(clock.monotonic_s() - begun_s, 3),
+    )
+    _log.info(LogEvent.DRAIN_FINISHED.value, **drained.as_line())
+    return drained
+
+
+#: The same, as Python spells names.
+drain_realtime_mirror_queue = drainRealtimeMirrorQueue
+
+
+def is_resubmittable(letter: DeadLetter) -> bool:
+    """Tell whether the bus set a message aside by itself, for the first time, and nobody spoke."""
+    return (
+        letter.reason == MAX_DELIVERY_REASON
+        and RESUBMITTED_FROM not in letter.message.properties
+        and letter.acknowledged_reason is None
+    )
+
+
+async def _set_after(stop: asyncio.Event, clock: Clock, duration_s: float) -> None:
+    await clock.sleep(duration_s)
+    stop.set()
+
+
+async def _resubmit_once(admin: BusAdmin, subscription: str, stop: asyncio.Event) -> int:
+    """Put back what may be, while there is time; gives how many."""
+    count = after = 0
+    while not stop.is_set():
+        page = await admin.peek_dead_letters(subscription, limit=_PAGE, after_sequence_number=after)
+        if not page:
+            break
+        after = page[-1].sequence_number
+        for letter in filter(is_resubmittable, page):
+            count += await _resubmit(admin, subscription, letter.sequence_number)
+    return count
+
+
+async def _resubmit(admin: BusAdmin, subscription: str, sequence_number: int) -> bool:
+    """Put one dead letter back; gives False when another drainer was faster."""
+    try:
+        message_id = await admin.resubmit(
+            subscription, sequence_number, run=f"drain-{sequence_number}"
+        )
+    except DeadLetterUnknown:
+        return False
+    _log.info(LogEvent.DEAD_LETTER_RESUBMITTED.value, message_id=message_id)
+    return True

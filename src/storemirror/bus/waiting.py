@@ -1,0 +1,40 @@
+"""Waiting for news, but not for ever, by a clock that a test may hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+from storemirror.clock import Clock
+
+
+class News:
+    """Tells everyone who waits that something has happened.
+
+    Take `next` first, then look, then wait for what was taken: news in between is not missed.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing told."""
+        self._next = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Give the event that the next `tell` sets."""
+        return self._next
+
+    def tell(self) -> None:
+        """Wake everyone who waits."""
+        told, self._next = self._next, asyncio.Event()
+        told.set()
+
+
+async def wait_for(news: asyncio.Event, clock: Clock, timeout_s: float) -> None:
+    """Wait until `news` is set, or `timeout_s` seconds by `clock` have passed."""
+    if news.is_set():
+        return
+    waits = {asyncio.ensure_future(news.wait()), asyncio.ensure_future(clock.sleep(timeout_s))}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

@@ -1,0 +1,90 @@
+"""What a check was asked to do, how far it is, and what it found.  Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from storemirror.check.compare import Mismatch
+from storemirror.clock import rfc3339_from_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """What to compare, and for how long to wait."""
+
+    #: Most documents an entity, by rising key; None for all.
+    limit: int | None = None
+    #: Names of checks (`Entity.check`); empty for all.
+    checks: tuple[str, ...] = ()
+    #: Longest wait for the backlog to drain, each time it is waited for.
+    drain_timeout_s: float = 60.0
+    #: Most mismatches listed; all are counted.
+    max_mismatches: int = 100
+    #: Documents a page, and differences that are looked at again together.
+    page_size: int = 300
+    #: How often a document that changes meanwhile is looked at again.
+    max_rounds: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a check is."""
+
+    #: Name of the check at work; None while the backlog drains.
+    check: str | None
+    document_count: int
+    row_count: int
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckCounts:
+    """What one check has seen so far."""
+
+    document_count: int = 0
+    #: Live rows.
+    row_count: int = 0
+    mismatch_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a finished check found."""
+
+    #: Name of the check -> what it saw.
+    counts: Mapping[str, CheckCounts]
+    #: The first `max_mismatches`.
+    mismatches: tuple[Mismatch, ...]
+    #: Documents that do not fit their declaration, but whose dead letter a person acknowledged.
+    accepted_count: int
+    #: Documents that changed at every look: neither equal nor different could be shown.
+    unsettled_count: int
+    #: Dead letters that nobody acknowledged.
+    dead_letter_count: int
+    #: The moment that was compared, microseconds since the Unix epoch, by the store's clock.
+    read_time_us: int
+    duration_s: float
+
+    @property
+    def mismatch_count(self) -> int:
+        """Give how many differences there are, listed or not."""
+        return sum(counts.mismatch_count for counts in self.counts.values())
+
+    @property
+    def is_clean(self) -> bool:
+        """Tell whether both sides were shown to be equal; dead letters are counted apart."""
+        return self.mismatch_count == 0 and self.unsettled_count == 0
+
+    def to_json(self) -> dict[str, object]:
+        """Give the result as plain JSON values; no document contents in it."""
+        return {
+            "is_clean": self.is_clean,
+            "mismatch_count": self.mismatch_count,
+            "checks": {name: asdict(counts) for name, counts in self.counts.items()},
+            "mismatches": [asdict(mismatch) for mismatch in self.mismatches],
+            "accepted_count": self.accepted_count,
+            "unsettled_count": self.unsettled_count,
+            "dead_letter_count": self.dead_letter_count,
+            "read_time": rfc3339_from_us(self.read_time_us),
+            "duration_s": round(self.duration_s, 3),
+        }

@@ -1,0 +1,314 @@
+"""
+Compares Firestore at a pinned moment with SQL, in full, while both go on changing.
+
+The store is pinned, the backlog up to that moment drains, then documents and rows are read side
+by side by rising key.  What differs is looked at again (`storemirror.check.recheck`) until lag is
+ruled out.  Last, the roll-ups are compared with the rows they are made of.
+
+What it cannot see:
+
+- documents of collections that are not declared, and fields that are not;
+- history: a change that was overtaken by a later one before the check, and the audit tables;
+- a document created and deleted again while the check ran;
+- with a `limit`, documents after the first ones, and rows after them;
+- a value whose loss both databases share (Firestore's own rounding of times to microseconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from storemirror.bus.port import BusAdmin
+from storemirror.check.backlog import Backlog
+from storemirror.check.compare import Mismatch, MismatchKind, compare_document
+from storemirror.check.decode import refused_key_part
+from storemirror.check.recheck import Candidate, recheck, written_version_of
+from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
+from storemirror.clock import Clock
+from storemirror.errors import CheckIncomplete, ConfigError
+from storemirror.event.change import RowState
+from storemirror.model.entity import Entity, Model
+from storemirror.source.port import Document, DocumentStore, PinnedView
+from storemirror.sql.port import MirrorRow, SqlMirror
+
+#: Roll-up columns that are looked for at most, an entity.
+_MAX_ROLLUPS = 1_000
+_DEAD_LETTER_PAGE = 500
+
+_Key = tuple[str, ...]
+
+
+async def run_check(
+    *,
+    store: DocumentStore,
+    mirror: SqlMirror,
+    model: Model,
+    bus_admin: BusAdmin,
+    subscription: str,
+    pending: Callable[[int], Awaitable[int]] | None,
+    clock: Clock,
+    settings: CheckSettings,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> CheckResult:
+    """
+    Compare documents with rows, and name what differs.
+
+    Args:
+        store: the documents.
+        mirror: the rows.
+        model: the declared entities.
+        bus_admin: asked for the backlog and for dead letters.
+        subscription: the writer's.
+        pending: gives how many changes committed up to a moment (microseconds since the Unix
+            epoch, by the store's clock) are not on the bus yet.  None where there is no outbox to
+            ask: then what a trigger has not published yet is reported as a difference.
+        clock: for durations and waits.
+        settings: what to compare.
+        on_progress: told after each page.
+
+    Raises:
+        CheckIncomplete: the backlog did not drain, or documents changed at every look while
+            nothing else differs: neither clean nor different was shown.
+        ConfigError: a name in `settings.checks` is unknown; nothing was read.
+        SchemaMismatch: the installed tables are not the ones declared.
+        SourceUnavailable, SqlUnavailable, BusUnavailable: a part did not answer.
+    """
+    entities = _chosen(model, settings.checks)
+    await mirror.verify_schema()
+    started_s = clock.monotonic_s()
+    backlog = Backlog(
+        bus_admin=bus_admin,
+        subscription=subscription,
+        pending=pending,
+        clock=clock,
+        timeout_s=settings.drain_timeout_s,
+    )
+    async with store.pinned() as view:
+        comparison = _Comparison(
+            view, store, mirror, model, backlog, settings, on_progress or _unheard
+        )
+        await comparison.run(entities)
+    if comparison.unsettled and not comparison.mismatch_count:
+        raise CheckIncomplete(_unsettled_text(comparison.unsettled))
+    stats = await bus_admin.stats(subscription)
+    return CheckResult(
+        counts=comparison.counts,
+        mismatches=tuple(comparison.mismatches),
+        accepted_count=comparison.accepted_count,
+        unsettled_count=len(comparison.unsettled),
+        dead_letter_count=stats.dead_letter_count,
+        read_time_us=view.read_time_us,
+        duration_s=clock.monotonic_s() - started_s,
+    )
+
+
+def _unheard(_: Progress) -> None:
+    """Tell nobody."""
+
+
+def _chosen(model: Model, checks: Sequence[str]) -> list[Entity]:
+    """Give the entities of these checks; all when none is named."""
+    known = {entity.check for entity in model}
+    unknown = sorted(set(checks) - known)
+    if unknown:
+        raise ConfigError(
+            f"unknown check {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+        )
+    return [entity for entity in model if not checks or entity.check in checks]
+
+
+def _unsettled_text(unsettled: Sequence[Candidate]) -> str:
+    first = unsettled[0]
+    return (
+        f"{len(unsettled)} documents changed at every look, so that lag could not be told from"
+        f" a difference; the first is {first.entity.path_of(first.key)}"
+    )
+
+
+class _Comparison:
+    """One run: what was seen so far, and what is still to be looked at again."""
+
+    def __init__(
+        self,
+        view: PinnedView,
+        store: DocumentStore,
+        mirror: SqlMirror,
+        model: Model,
+        backlog: Backlog,
+        settings: CheckSettings,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """Start with nothing seen."""
+        self._view = view
+        self._store = store
+        self._mirror = mirror
+        self._model = model
+        self._backlog = backlog
+        self._settings = settings
+        self._on_progress = on_progress
+        self._candidates: list[Candidate] = []
+        self._acknowledged: frozenset[tuple[str, str]] | None = None
+        self.counts: dict[str, CheckCounts] = {}
+        self.mismatches: list[Mismatch] = []
+        self.accepted_count = 0
+        self.unsettled: list[Candidate] = []
+
+    @property
+    def mismatch_count(self) -> int:
+        return sum(counts.mismatch_count for counts in self.counts.values())
+
+    async def run(self, entities: Sequence[Entity]) -> None:
+        self.counts = {entity.check: CheckCounts() for entity in entities}
+        self._on_progress(Progress(check=None, document_count=0, row_count=0))
+        await self._backlog.wait_passed(self._view.read_time_us)
+        for entity in entities:
+            await self._compare_entity(entity)
+        for entity in entities:
+            await self._compare_rollups(entity)
+
+    async def _compare_entity(self, entity: Entity) -> None:
+        """Walk documents and rows of one entity by rising key, a page of documents at a time."""
+        limit = self._settings.limit
+        after: _Key | None = None
+        document_count = 0
+        pages = self._view.scan(entity.path, page_size=self._settings.page_size, max_count=limit)
+        async for page in pages:
+            documents = {_key_of(entity, document): document for document in page.documents}
+            document_count += len(documents)
+            up_to = self._last_key_held(entity, documents)
+            await self._compare_page(entity, documents, after=after, up_to=up_to)
+            after = up_to or after
+        if limit is None or document_count < limit:
+            await self._compare_rest(entity, after=after)
+        await self._recheck_candidates(entity)
+
+    def _last_key_held(self, entity: Entity, keys: dict[_Key, Document]) -> _Key | None:
+        """Give the last key that the database can hold, and so can be asked for."""
+        limits = self._mirror.limits
+        held = (key for key in reversed(keys) if refused_key_part(entity, key, limits) is None)
+        return next(held, None)
+
+    async def _compare_page(
+        self,
+        entity: Entity,
+        documents: dict[_Key, Document],
+        *,
+        after: _Key | None,
+        up_to: _Key | None,
+    ) -> None:
+        """Compare a page of documents with the rows up to its last key."""
+        counts = self.counts[entity.check]
+        counts.document_count += len(documents)
+        if up_to is not None:
+            async for row in self._mirror.rows(entity, after=after, up_to=up_to):
+                await self._compare(entity, row.key, documents.pop(row.key, None), row)
+        for key, document in documents.items():
+            await self._compare(entity, key, document, None)
+        self._tell(entity)
+
+    async def _compare_rest(self, entity: Entity, *, after: _Key | None) -> None:
+        """Compare rows behind the last document: none of them may be live."""
+        async for row in self._mirror.rows(entity, after=after, up_to=None):
+            await self._compare(entity, row.key, None, row)
+        self._tell(entity)
+
+    async def _compare(
+        self, entity: Entity, key: _Key, document: Document | None, row: MirrorRow | None
+    ) -> None:
+        """Compare one pair; what differs is looked at again, some at a time."""
+        if row is not None and row.state is RowState.LIVE:
+            self.counts[entity.check].row_count += 1
+        if not compare_document(entity, key, document, row, self._mirror.limits):
+            return
+        self._candidates.append(
+            Candidate(
+                entity=entity,
+                key=key,
+                read_time_us=self._view.read_time_us,
+                document_version=written_version_of(document),
+            )
+        )
+        if len(self._candidates) >= self._settings.page_size:
+            await self._recheck_candidates(entity)
+
+    async def _recheck_candidates(self, entity: Entity) -> None:
+        candidates, self._candidates = self._candidates, []
+        found = await recheck(
+            candidates,
+            store=self._store,
+            mirror=self._mirror,
+            backlog=self._backlog,
+            max_rounds=self._settings.max_rounds,
+        )
+        self.unsettled += found.unsettled
+        for mismatch in found.mismatches:
+            if await self._is_accepted(mismatch):
+                self.accepted_count += 1
+            else:
+                self._note(entity, mismatch)
+
+    async def _is_accepted(self, mismatch: Mismatch) -> bool:
+        """Tell whether a person acknowledged the dead letter of this very version."""
+        if mismatch.kind is not MismatchKind.UNDELIVERABLE:
+            return False
+        if self._acknowledged is None:
+            self._acknowledged = await self._acknowledged_versions()
+        return (mismatch.path, str(mismatch.document_version)) in self._acknowledged
+
+    async def _acknowledged_versions(self) -> frozenset[tuple[str, str]]:
+        """Give path and version of every acknowledged dead letter."""
+        found: set[tuple[str, str]] = set()
+        after = 0
+        while True:
+            letters = await self._backlog.bus_admin.peek_dead_letters(
+                self._backlog.subscription, limit=_DEAD_LETTER_PAGE, after_sequence_number=after
+            )
+            if not letters:
+                return frozenset(found)
+            after = letters[-1].sequence_number
+            found |= {
+                (letter.message.properties.get("path", ""), letter.message.properties["version"])
+                for letter in letters
+                if letter.acknowledged_reason is not None and "version" in letter.message.properties
+            }
+
+    async def _compare_rollups(self, entity: Entity) -> None:
+        """Compare parents with children; a difference must stay while the backlog drains."""
+        if entity.rollup is None:
+            return
+        parent = self._model[entity.rollup.into]
+        limit = max(self._settings.max_mismatches, _MAX_ROLLUPS)
+        seen = await self._mirror.rollup_differences(entity, limit=limit)
+        if not seen:
+            return
+        await self._backlog.wait_passed(self._view.read_time_us)
+        for difference in await self._mirror.rollup_differences(entity, limit=limit):
+            if difference in seen:
+                mismatch = Mismatch(
+                    kind=MismatchKind.ROLLUP_DIFFERS,
+                    entity=parent.name,
+                    path=parent.path_of(difference.key),
+                    field=difference.column,
+                )
+                self._note(entity, mismatch)
+
+    def _note(self, entity: Entity, mismatch: Mismatch) -> None:
+        self.counts[entity.check].mismatch_count += 1
+        if len(self.mismatches) < self._settings.max_mismatches:
+            self.mismatches.append(mismatch)
+
+    def _tell(self, entity: Entity) -> None:
+        counts = self.counts[entity.check]
+        self._on_progress(
+            Progress(
+                check=entity.check,
+                document_count=counts.document_count,
+                row_count=counts.row_count,
+            )
+        )
+
+
+def _key_of(entity: Entity, document: Document) -> _Key:
+    key = entity.match(document.path.split("/"))
+    assert key is not None, "the store gave a document that does not fit the pattern"
+    return key

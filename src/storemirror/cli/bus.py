@@ -1,0 +1,42 @@
+"""`storemirror bus`: the topic and its subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from storemirror.cli.output import JsonOption, print_fields, print_json
+from storemirror.observe.status import Status, read_status
+from storemirror.wiring import Parts
+
+app = typer.Typer(no_args_is_help=True, help="Create the topic and its subscriptions; see depth.")
+
+
+@app.command("provision")
+def provision(context: typer.Context) -> None:
+    """Create topic and subscriptions, or bring existing ones to the settings.  Idempotent."""
+
+    async def run() -> None:
+        async with Parts(context.obj.settings()) as parts:
+            topic = parts.topic()
+            await (await parts.bus_admin()).provision(topic)
+            names = ", ".join(subscription.name for subscription in topic.subscriptions)
+            typer.echo(f"topic {topic.name} has the subscriptions {names}")
+
+    asyncio.run(run())
+
+
+@app.command("status")
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show depth, dead letters and the age of the oldest message of the writer's subscription."""
+
+    async def run() -> Status:
+        async with Parts(context.obj.settings()) as parts:
+            return await read_status(await parts.bus_admin(), parts.subscription, parts.clock)
+
+    found = asyncio.run(run()).to_json()
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(found)

@@ -1,0 +1,53 @@
+"""One snapshot of what the mirror is doing, read by everything that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from storemirror.bus.port import BusAdmin
+from storemirror.clock import Clock, rfc3339_from_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The writer's subscription at one moment."""
+
+    #: When it was read, microseconds since the Unix epoch, by this machine's clock.
+    read_at_us: int
+    subscription: str
+    #: Messages waiting or locked; dead letters not included.
+    depth: int
+    #: Of these, in the hands of a writer.
+    locked_count: int
+    #: Dead letters that nobody acknowledged.
+    dead_letter_count: int
+    acknowledged_count: int
+    #: Settled for good since the subscription exists.
+    completed_count: int
+    #: Age of the oldest message waiting or locked; None when there is none.
+    oldest_age_s: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Give the snapshot as plain JSON values."""
+        return asdict(self) | {"read_at": rfc3339_from_us(self.read_at_us)}
+
+
+async def read_status(bus_admin: BusAdmin, subscription: str, clock: Clock) -> Status:
+    """
+    Read what a subscription holds.
+
+    Raises:
+        BusRefused: there is no such subscription.
+        BusUnavailable: the bus did not answer.
+    """
+    stats = await bus_admin.stats(subscription)
+    return Status(
+        read_at_us=clock.now_us(),
+        subscription=subscription,
+        depth=stats.depth,
+        locked_count=stats.locked_count,
+        dead_letter_count=stats.dead_letter_count,
+        acknowledged_count=stats.acknowledged_count,
+        completed_count=stats.completed_count,
+        oldest_age_s=stats.oldest_age_s,
+    )
