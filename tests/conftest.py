@@ -12,6 +12,8 @@ import pytest
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
 
+pytest_plugins = ["tests.support.strict_skips"]
+
 _NUMBERS = itertools.count(1)
 
 

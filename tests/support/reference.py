@@ -35,6 +35,16 @@ class ReferenceRow:
     mapping_revision: int
     event: RowEvent
 
+    @property
+    def stored(self) -> StoredRow:
+        """What the outcome rule needs of it."""
+        return StoredRow(
+            state=self.state,
+            version=self.version,
+            digest=self.digest,
+            mapping_revision=self.mapping_revision,
+        )
+
 
 @dataclass(slots=True)
 class Reference:
@@ -57,12 +67,7 @@ class Reference:
         where = (event.entity.name, event.key)
         change = event.change
         row = self.rows.get(where)
-        stored = row and StoredRow(
-            state=row.state,
-            version=row.version,
-            digest=row.digest,
-            mapping_revision=row.mapping_revision,
-        )
+        stored = None if row is None else row.stored
         incoming = Incoming(
             version=change.version,
             origin=change.origin,

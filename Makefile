@@ -1,0 +1,40 @@
+# The commands of this checkout.  All of them work as any user, without root, in any folder.
+#   make demo [ARGS="--events 2000 --json"]   see the whole path run; stdout is the demo's alone
+#   make test [ARGS="tests/unit -k digest"]   every test that can run here
+#   make check                                format, lint, types, import contracts, fresh pages
+#   make docs                                 write the generated pages anew
+#   make lock                                 pin the newest dependencies, with hashes
+# PYTHON names the interpreter to build .venv with; WORKERS how many test processes run at once.
+
+SHELL := /bin/sh
+export PYTHON
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo-deps demo test-deps test check docs lock
+
+WORKERS ?= 2
+ARGS ?=
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo-deps:
+	@sh tools/venv.sh runtime >&2
+
+demo: demo-deps
+	@exec .venv/bin/storemirror demo $(ARGS)
+
+test-deps:
+	@sh tools/venv.sh dev >&2
+
+test: test-deps
+	@exec .venv/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+check: test-deps
+	@sh tools/check.sh
+
+docs: test-deps
+	@sh tools/docs.sh write
+
+lock: test-deps
+	@sh tools/lock.sh

@@ -1,0 +1,98 @@
+"""The command line as an operator has it: processes of their own on three real databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.config import load_settings
+from storemirror.wiring import Parts
+
+_TIMEOUT_S = 120.0
+_OWN_VARIABLES = ("STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Read standard output as one JSON value."""
+        return json.loads(self.out)
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without settings of ours, and with `extra`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_VARIABLES)}
+    return inherited | dict(extra)
+
+
+async def run_command(*arguments: str, environment: Mapping[str, str], folder: Path) -> Finished:
+    """Run `storemirror` in a folder that has no settings file of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from storemirror.cli.main import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(environment),
+        cwd=folder,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person at a terminal, with the settings of one deployment."""
+
+    environment: Mapping[str, str]
+    folder: Path
+
+    async def runs(self, *arguments: str, **variables: str) -> Finished:
+        """Run a command; `variables` are added to the settings."""
+        return await run_command(
+            *arguments, environment={**self.environment, **variables}, folder=self.folder
+        )
+
+    def parts(self) -> Parts:
+        """The same parts that the commands use."""
+        return Parts(load_settings(None, self.environment), SystemClock())
+
+
+@pytest.fixture
+async def operator(new_database: Callable[[], Awaitable[str]], tmp_path: Path) -> Operator:
+    """A deployment with empty databases: nothing is installed or provisioned."""
+    environment = {
+        "STOREMIRROR_FIRESTORE_PROJECT": "demo",
+        "STOREMIRROR_DOCUMENTS_DSN": await new_database(),
+        "STOREMIRROR_BUS_DSN": await new_database(),
+        "STOREMIRROR_SQL_DSN": await new_database(),
+        "USE_SQL_DM_WRITE_MIRROR": "true",
+    }
+    return Operator(environment, tmp_path)
+
+
+@pytest.fixture
+async def deployed(operator: Operator) -> Operator:
+    """A deployment that is ready to run."""
+    assert (await operator.runs("schema", "apply")).status == 0
+    assert (await operator.runs("bus", "provision")).status == 0
+    async with operator.parts() as parts:
+        await (await parts.store()).prepare()
+    return operator

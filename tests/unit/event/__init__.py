@@ -1,0 +1,1 @@
+"""Unit tests of stage 2: change, value, digest, envelope; and of the clock."""

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Write the generated pages of docs/reference, or tell whether they are fresh.
+#
+# usage: tools/docs.sh write|check      from the root of the checkout, after `make test-deps`
+set -eu
+
+case $1 in
+write) set -- -r ;;
+check) set -- --check --diff --check-fail-msg='run: make docs' ;;
+*) echo "usage: tools/docs.sh write|check" >&2; exit 2 ;;
+esac
+.venv/bin/python tools/event_schema.py "$1"
+exec .venv/bin/cog -U --verbosity=1 -I tools "$@" docs/reference/*.md

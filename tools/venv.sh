@@ -1,0 +1,79 @@
+#!/bin/sh
+# Make .venv hold one requirement file and this checkout; do nothing when it already does.
+#
+# usage: tools/venv.sh runtime|dev      from the root of the checkout
+#
+# The stamp holds what the environment was made of.  It names the folder too: a virtual
+# environment does not survive a move.  `dev` holds everything of `runtime`.
+set -eu
+
+wanted=$1
+python=${PYTHON:-}
+stamp=.venv/storemirror-stamp
+here=$(pwd -P)
+
+state_of() {
+    printf '%s\n' "$1" "$here"
+    cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml
+}
+
+is_ready() {
+    [ -f "$stamp" ] && .venv/bin/python -c '' 2>/dev/null || return 1
+    installed=$(cat "$stamp")
+    [ "$installed" = "$(state_of "$wanted")" ] || [ "$installed" = "$(state_of dev)" ]
+}
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for candidate in ${python:+"$python"} python3 python3.11 python3.12 python3.13 python3.14; do
+        if is_new_enough "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+        [ -z "$python" ] || break
+    done
+    found=$("${python:-python3}" --version 2>/dev/null) || found="not there"
+    echo "StoreMirror needs Python 3.11 or newer; ${python:-python3} is $found." \
+        "make PYTHON=/path/to/python3 names another one." >&2
+    exit 1
+}
+
+# Debian splits ensurepip off; then the system's own pip can still fill the environment.
+make_venv() {
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv .venv
+    elif "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv --without-pip .venv
+    else
+        echo "$python has neither ensurepip nor pip.  As root: apt-get install python3-venv" >&2
+        exit 1
+    fi
+}
+
+install() {
+    if .venv/bin/python -c 'import pip' 2>/dev/null; then
+        .venv/bin/python -m pip "$@"
+    else
+        "$python" -m pip --python .venv/bin/python "$@"
+    fi
+}
+
+quietly_install() {
+    install install -qq --disable-pip-version-check --no-input "$@"
+}
+
+is_ready && exit 0
+python=$(find_python)
+echo "Setting up .venv for $wanted with $("$python" --version); once, about a minute ..."
+if [ -e .venv ]; then
+    [ -f .venv/pyvenv.cfg ] || { echo ".venv is no virtual environment; move it away" >&2; exit 1; }
+    is_new_enough .venv/bin/python && grep -qF "$here/.venv" .venv/bin/activate || rm -rf .venv
+fi
+[ -e .venv ] || make_venv
+rm -f "$stamp"
+quietly_install --require-hashes -r "requirements/$wanted.txt"
+quietly_install --no-deps --no-build-isolation -e .
+state_of "$wanted" >"$stamp"
