@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import run_command
+from tests.acceptance.conftest import clean_environment, run_command
 
 pytestmark = [pytest.mark.postgres, pytest.mark.demo]
 
@@ -48,6 +51,28 @@ async def test_a_run_too_short_to_show_anything_fails_and_says_so(tmp_path: Path
     ended = await run_command("demo", "--events", "2", environment={}, folder=tmp_path)
     assert ended.status == 1
     assert "too short" in ended.out
+
+
+async def test_ctrl_c_stops_cleanly_compares_and_says_the_result(tmp_path: Path) -> None:
+    """A person who stops the demo still gets the proof."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from storemirror.cli.main import main; main()",
+        "demo",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert b"live" in await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert "Both sides agree" in out.decode()
+    assert err == b""
 
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path, postgres: object) -> None:

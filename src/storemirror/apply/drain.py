@@ -7,6 +7,7 @@ It is the writer's own processor with an end, so that both settle alike.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from storemirror.apply.port import BatchObserver, Reread, StepHook, WriterSettin
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.apply.retry import cancel
 from storemirror.apply.stats import WriterStats
-from storemirror.apply.writer import create_sql_writer_processor
+from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.port import (
     MAX_DELIVERY_REASON,
     RESUBMITTED_FROM,
@@ -25,6 +26,7 @@ from storemirror.bus.port import (
     Consumer,
     DeadLetter,
     Publisher,
+    SubscriptionStats,
 )
 from storemirror.clock import Clock
 from storemirror.errors import DeadLetterUnknown
@@ -90,20 +92,8 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
 
     What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
 
-    Args:
-        consumer: of `subscription`.
-        publisher: takes what is read again.
-        admin: counts what waits.
-        mirror: see `create_sql_writer_processor`, as for the following ones.
-        model: the declared entities.
-        source: the only CloudEvents source whose events are taken.
-        clock: tells the time, and waits.
-        reread: reads a document whose row's past was purged.
-        settings: see `WriterSettings`.
-        max_duration_s: seconds after which nothing more is received.
-        subscription: what to drain.
-        hooks: called at each `Step`; for tests.
-        on_batch: told of each settled batch.
+    `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
+    seconds nothing more is received.  The rest: see `create_sql_writer_processor`.
 
     Raises:
         SwitchedOff: nothing was received.
@@ -115,8 +105,6 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     refuse_if_off(is_mirror_on=settings.is_mirror_on)
     begun_s = clock.monotonic_s()
     await check_ready(mirror, clock)
-    stop = asyncio.Event()
-    stats = WriterStats()
     processor = create_sql_writer_processor(
         consumer=consumer,
         publisher=publisher,
@@ -126,30 +114,15 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         clock=clock,
         reread=reread,
         settings=replace(settings, receive_wait_s=min(settings.receive_wait_s, _RECEIVE_WAIT_S)),
-        stats=stats,
         hooks=hooks,
         on_batch=on_batch,
     )
-
-    async def stop_when_empty() -> None:
-        if (await admin.stats(subscription)).depth == 0:
-            stop.set()
-
-    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s))
-    try:
-        resubmitted = await _resubmit_once(admin, subscription, stop)
-        await processor.run(stop, on_idle=stop_when_empty)
-    finally:
-        await cancel([timer])
-    left = await admin.stats(subscription)
-    counters = stats.counters()
-    del counters["settled"], counters["lost_locks"]
-    drained = DrainStats(
-        **counters,
+    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s)
+    drained = _drain_stats(
+        processor.stats,
+        await admin.stats(subscription),
         resubmitted=resubmitted,
-        depth=left.depth,
-        oldest_age_s=left.oldest_age_s,
-        duration_s=round(clock.monotonic_s() - begun_s, 3),
+        duration_s=clock.monotonic_s() - begun_s,
     )
     _log.info(LogEvent.DRAIN_FINISHED.value, **drained.as_line())
     return drained
@@ -166,6 +139,50 @@ def is_resubmittable(letter: DeadLetter) -> bool:
         and RESUBMITTED_FROM not in letter.message.properties
         and letter.acknowledged_reason is None
     )
+
+
+async def _run(
+    processor: SqlWriterProcessor,
+    admin: BusAdmin,
+    subscription: str,
+    clock: Clock,
+    max_duration_s: float,
+) -> int:
+    """Resubmit and apply until nothing waits or the time is over; gives the resubmitted ones."""
+    stop = asyncio.Event()
+    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s))
+    try:
+        resubmitted = await _resubmit_once(admin, subscription, stop)
+        await processor.run(stop, on_idle=_set_when_empty(stop, admin, subscription))
+    finally:
+        await cancel([timer])
+    return resubmitted
+
+
+def _drain_stats(
+    done: WriterStats, left: SubscriptionStats, *, resubmitted: int, duration_s: float
+) -> DrainStats:
+    counters = done.counters()
+    del counters["settled"], counters["lost_locks"]
+    return DrainStats(
+        **counters,
+        resubmitted=resubmitted,
+        depth=left.depth,
+        oldest_age_s=left.oldest_age_s,
+        duration_s=round(duration_s, 3),
+    )
+
+
+def _set_when_empty(
+    stop: asyncio.Event, admin: BusAdmin, subscription: str
+) -> Callable[[], Awaitable[None]]:
+    """Give what the processor asks each time it has nothing to do."""
+
+    async def look() -> None:
+        if (await admin.stats(subscription)).depth == 0:
+            stop.set()
+
+    return look
 
 
 async def _set_after(stop: asyncio.Event, clock: Clock, duration_s: float) -> None:

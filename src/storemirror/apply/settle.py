@@ -76,6 +76,15 @@ def decide_settlement(
     return Settlement.STOP
 
 
+def is_worth_waiting_for(error: Exception) -> bool:
+    """Tell whether what failed may work later, without anything being set aside or ended.
+
+    >>> [is_worth_waiting_for(e) for e in (DatabaseRefused("full"), SchemaMismatch("other"))]
+    [True, False]
+    """
+    return decide_settlement(error, event_count=1, may_retry=False) is Settlement.ABANDON
+
+
 def decide_reread_settlement(error: Exception) -> Settlement:
     """Tell what becomes of an expired event whose document could not be published anew.
 

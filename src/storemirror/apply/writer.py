@@ -23,7 +23,7 @@ from storemirror.apply.lanes import Lane, lane_of
 from storemirror.apply.port import BatchObserver, Reread, Step, StepHook, Taken, WriterSettings
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.apply.retry import Retry, cancel, first_of
-from storemirror.apply.settle import Settlement, decide_settlement, one_of_each_kind
+from storemirror.apply.settle import is_worth_waiting_for, one_of_each_kind
 from storemirror.apply.settler import Settler
 from storemirror.apply.stats import WriterStats
 from storemirror.bus.port import Consumer, Delivery, Publisher, Rejection
@@ -300,7 +300,7 @@ class SqlWriterProcessor:
 
     async def _give_up(self, batch: Sequence[Taken], exc: Exception) -> None:
         """Close the gate and give everything back but the canaries; or end, if no retry helps."""
-        if decide_settlement(exc, event_count=1, may_retry=False) is not Settlement.ABANDON:
+        if not is_worth_waiting_for(exc):
             self._fail(exc)
             return
         unsettled = [taken for taken in batch if self._hand.holds(taken.delivery)]
@@ -349,10 +349,12 @@ class SqlWriterProcessor:
         self._check_at_s = self._clock.monotonic_s() + self._settings.clock_check_every_s
 
     async def _still_ready(self) -> bool:
-        """Compare the clocks again; a database that does not answer closes the gate."""
+        """Compare the clocks again; a database that is silent, or says no, closes the gate."""
         try:
             await self._check()
-        except TransientError as exc:
+        except (TransientError, DatabaseRefused) as exc:
+            if not is_worth_waiting_for(exc):
+                raise
             self._close_gate(exc)
         return not self._is_gate_closed
 

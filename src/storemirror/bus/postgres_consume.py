@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import uuid
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Final, LiteralString
 from storemirror.bus.port import TOPIC, Delivery, Rejection
 from storemirror.bus.postgres_session import Session, Upkeep, message_of
 from storemirror.bus.rules import storable
-from storemirror.bus.waiting import News, wait_for
+from storemirror.bus.waiting import News, ended, wait_for
 from storemirror.clock import Clock
 from storemirror.sql.postgres.connection import Database
 
@@ -146,9 +145,7 @@ class PostgresConsumer:
     async def aclose(self) -> None:
         """See `Consumer.aclose`.  The database stays open."""
         if self._listener is not None:
-            self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+            await ended(self._listener)
             self._listener = None
         await self._upkeep.aclose()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from storemirror.clock import Clock
+
+_CANCEL_INTERVAL_S: Final = 0.5
 
 
 class News:
@@ -38,3 +41,17 @@ async def wait_for(news: asyncio.Event, clock: Clock, timeout_s: float) -> None:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """
+    Cancel a task until it has ended.
+
+    Once is not always enough: before Python 3.12 `asyncio.wait_for`, which psycopg and its pool
+    wait by, swallows a cancellation that comes together with what it waits for.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_INTERVAL_S)
+    if not task.cancelled():
+        task.result()

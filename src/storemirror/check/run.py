@@ -88,17 +88,9 @@ async def run_check(
             view, store, mirror, model, backlog, settings, on_progress or _unheard
         )
         await comparison.run(entities)
-    if comparison.unsettled and not comparison.mismatch_count:
-        raise CheckIncomplete(_unsettled_text(comparison.unsettled))
     stats = await bus_admin.stats(subscription)
-    return CheckResult(
-        counts=comparison.counts,
-        mismatches=tuple(comparison.mismatches),
-        accepted_count=comparison.accepted_count,
-        unsettled_count=len(comparison.unsettled),
-        dead_letter_count=stats.dead_letter_count,
-        read_time_us=view.read_time_us,
-        duration_s=clock.monotonic_s() - started_s,
+    return comparison.result(
+        dead_letter_count=stats.dead_letter_count, duration_s=clock.monotonic_s() - started_s
     )
 
 
@@ -148,23 +140,35 @@ class _Comparison:
         self._on_progress = on_progress
         self._candidates: list[Candidate] = []
         self._acknowledged: frozenset[tuple[str, str]] | None = None
-        self.counts: dict[str, CheckCounts] = {}
-        self.mismatches: list[Mismatch] = []
-        self.accepted_count = 0
-        self.unsettled: list[Candidate] = []
-
-    @property
-    def mismatch_count(self) -> int:
-        return sum(counts.mismatch_count for counts in self.counts.values())
+        self._counts: dict[str, CheckCounts] = {}
+        self._mismatches: list[Mismatch] = []
+        self._accepted_count = 0
+        self._unsettled: list[Candidate] = []
 
     async def run(self, entities: Sequence[Entity]) -> None:
-        self.counts = {entity.check: CheckCounts() for entity in entities}
+        """Compare everything these entities declare."""
+        self._counts = {entity.check: CheckCounts() for entity in entities}
         self._on_progress(Progress(check=None, document_count=0, row_count=0))
         await self._backlog.wait_passed(self._view.read_time_us)
         for entity in entities:
             await self._compare_entity(entity)
         for entity in entities:
             await self._compare_rollups(entity)
+
+    def result(self, *, dead_letter_count: int, duration_s: float) -> CheckResult:
+        """Give what was found; CheckIncomplete when that is neither a difference nor none."""
+        found = CheckResult(
+            counts=self._counts,
+            mismatches=tuple(self._mismatches),
+            accepted_count=self._accepted_count,
+            unsettled_count=len(self._unsettled),
+            dead_letter_count=dead_letter_count,
+            read_time_us=self._view.read_time_us,
+            duration_s=duration_s,
+        )
+        if self._unsettled and not found.mismatch_count:
+            raise CheckIncomplete(_unsettled_text(self._unsettled))
+        return found
 
     async def _compare_entity(self, entity: Entity) -> None:
         """Walk documents and rows of one entity by rising key, a page of documents at a time."""
@@ -197,7 +201,7 @@ class _Comparison:
         up_to: _Key | None,
     ) -> None:
         """Compare a page of documents with the rows up to its last key."""
-        counts = self.counts[entity.check]
+        counts = self._counts[entity.check]
         counts.document_count += len(documents)
         if up_to is not None:
             async for row in self._mirror.rows(entity, after=after, up_to=up_to):
@@ -217,7 +221,7 @@ class _Comparison:
     ) -> None:
         """Compare one pair; what differs is looked at again, some at a time."""
         if row is not None and row.state is RowState.LIVE:
-            self.counts[entity.check].row_count += 1
+            self._counts[entity.check].row_count += 1
         if not compare_document(entity, key, document, row, self._mirror.limits):
             return
         self._candidates.append(
@@ -240,10 +244,10 @@ class _Comparison:
             backlog=self._backlog,
             max_rounds=self._settings.max_rounds,
         )
-        self.unsettled += found.unsettled
+        self._unsettled += found.unsettled
         for mismatch in found.mismatches:
             if await self._is_accepted(mismatch):
-                self.accepted_count += 1
+                self._accepted_count += 1
             else:
                 self._note(entity, mismatch)
 
@@ -293,12 +297,12 @@ class _Comparison:
                 self._note(entity, mismatch)
 
     def _note(self, entity: Entity, mismatch: Mismatch) -> None:
-        self.counts[entity.check].mismatch_count += 1
-        if len(self.mismatches) < self._settings.max_mismatches:
-            self.mismatches.append(mismatch)
+        self._counts[entity.check].mismatch_count += 1
+        if len(self._mismatches) < self._settings.max_mismatches:
+            self._mismatches.append(mismatch)
 
     def _tell(self, entity: Entity) -> None:
-        counts = self.counts[entity.check]
+        counts = self._counts[entity.check]
         self._on_progress(
             Progress(
                 check=entity.check,

@@ -9,6 +9,7 @@ that `nobody` can enter.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -17,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from storemirror.errors import EmbeddedServerFailed
 UNPRIVILEGED_USER: Final = "nobody"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
+#: Option of Linux's prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
 _INSTALL_LINE: Final = "pip install 'storemirror[embedded]'"
 
 
@@ -155,7 +159,7 @@ def found_bin_dir(wanted: Path | None) -> Path:
         found = Path(spec.origin).parent / "pginstall" / "bin"
     if not (found / "initdb").exists() or not (found / "postgres").exists():
         raise EmbeddedServerFailed(f"{found} holds no initdb and postgres")
-    return found
+    return found.resolve()
 
 
 def _new_folder(identity: dict[str, Any]) -> Path:
@@ -169,14 +173,20 @@ def _new_folder(identity: dict[str, Any]) -> Path:
 
 def _can_be_entered(folder: Path) -> bool:
     """Tell whether any user can reach the folder."""
-    return all(p.stat().st_mode & 0o001 for p in (folder, *folder.resolve().parents))
+    return all(p.stat().st_mode & 0o001 for p in (folder, *folder.parents))
 
 
 def _copied_install(bin_dir: Path, folder: Path) -> Path:
-    """Copy the whole installation beside the data: libraries lie next to `bin`."""
-    target = folder / "install"
-    shutil.copytree(bin_dir.parent, target, symlinks=True)
-    target.chmod(0o755)
+    """Copy the installation beside the data, with the libraries that a wheel keeps next to it."""
+    install = bin_dir.parent
+    package = install.parent
+    target = folder / package.name / install.name
+    shutil.copytree(install, target, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+    for copied in (target.parent, target):
+        copied.chmod(0o755)
     return target / bin_dir.name
 
 
@@ -236,6 +246,8 @@ def _started(
             cwd=folder,
             # Ctrl-C in the terminal is ours to handle: the server must outlive the comparison.
             start_new_session=True,
+            # A demo that is killed leaves no server behind.
+            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             **identity,
         )
     ready = data / "postmaster.pid"
@@ -246,6 +258,11 @@ def _started(
             f"postgres did not start: {log.read_text(errors='replace').strip()[-500:]}"
         )
     return process
+
+
+def _stop_with_parent() -> None:
+    """Have the kernel stop the server when the process that started it is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _says_ready(pid_file: Path) -> bool:
