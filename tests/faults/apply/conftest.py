@@ -1,0 +1,17 @@
+"""A pipe a test, over each bus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from tests.integration.apply.pipe import Pipe, open_pipe
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def pipe(
+    request: pytest.FixtureRequest, new_database: Callable[[], Awaitable[str]]
+) -> AsyncIterator[Pipe]:
+    async with open_pipe(new_database, bus=request.param) as opened:
+        yield opened

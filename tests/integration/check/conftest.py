@@ -1,0 +1,20 @@
+"""A world for each test: three databases, empty."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from tests.integration.check.world import World, running_world
+from tests.unit.check.samples import ORDER
+
+
+@pytest.fixture
+async def world(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[World]:
+    """The built-in entities, and one that has every type of column."""
+    model = Model((*load_model().entities, ORDER))
+    async with running_world(model, new_database) as running:
+        yield running

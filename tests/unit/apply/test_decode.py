@@ -1,0 +1,97 @@
+"""From a message's bytes to an event about a row, and what can never become one."""
+
+from __future__ import annotations
+
+import pytest
+
+from storemirror.apply.decode import EventDecoder
+from storemirror.errors import EntityUnknown, EnvelopeInvalid, KeyRefused, MappingFailed
+from storemirror.event.change import Change, Origin, version_of
+from storemirror.event.digest import digest_of
+from storemirror.event.envelope import encode_change, source_of
+from storemirror.event.value import encode_fields
+from storemirror.model.types import DialectLimits
+from tests.unit.apply.deliveries import social_model
+
+SOURCE = source_of("demo", "(default)")
+LIMITS = DialectLimits(
+    holds_nul=False, holds_nan=True, holds_negative_zero=True, ignores_trailing_space=False
+)
+SECRET = "the secret of this message"
+
+
+@pytest.fixture
+def decoder() -> EventDecoder:
+    return EventDecoder(model=social_model(), limits=LIMITS, source=SOURCE)
+
+
+def a_change(path: str, document: dict[str, object] | None) -> Change:
+    fields = None if document is None else encode_fields(document)
+    return Change(
+        path=path,
+        version=version_of(10, is_deleted=document is None),
+        origin=Origin.TRIGGER,
+        observed_at_us=10,
+        fields=fields,
+        digest=digest_of(fields),
+    )
+
+
+def bytes_of(change: Change) -> bytes:
+    return encode_change(change, source=SOURCE)
+
+
+def test_a_write_becomes_a_row(decoder: EventDecoder) -> None:
+    """Everything the procedure takes is there."""
+    change = a_change("users/a/following/b", {})
+    event = decoder.decode(bytes_of(change))
+    assert event.entity.name == "FollowEdge"
+    assert event.key == ("a", "b")
+    assert event.change == change
+    assert event.row is not None
+    assert event.row.columns == {"createdAt": None}
+
+
+def test_a_delete_has_no_row(decoder: EventDecoder) -> None:
+    """A tombstone keeps no contents."""
+    event = decoder.decode(bytes_of(a_change("users/a/following/b", None)))
+    assert event.row is None
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b"\xff", b"[" * 100_000])
+def test_bytes_that_are_no_event_are_named_so(decoder: EventDecoder, body: bytes) -> None:
+    """Anyone with the right to send can put anything on the topic."""
+    with pytest.raises(EnvelopeInvalid):
+        decoder.decode(body)
+
+
+def test_an_event_of_another_firestore_is_refused(decoder: EventDecoder) -> None:
+    """Two projects on one topic must not mix in one mirror."""
+    body = encode_change(a_change("users/a/following/b", {}), source=source_of("other", "x"))
+    with pytest.raises(EnvelopeInvalid, match="other"):
+        decoder.decode(body)
+
+
+def test_a_document_of_no_entity_names_itself(decoder: EventDecoder) -> None:
+    """The dead letter must say which document it is about."""
+    change = a_change("invoices/i1", {"total": SECRET})
+    with pytest.raises(EntityUnknown, match="invoices/i1") as caught:
+        decoder.decode(bytes_of(change))
+    assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
+
+
+def test_an_id_that_cannot_be_a_key_names_itself(decoder: EventDecoder) -> None:
+    """Too long for an index: a person has to decide."""
+    change = a_change(f"users/{'a' * 200}/following/b", {})
+    with pytest.raises(KeyRefused) as caught:
+        decoder.decode(bytes_of(change))
+    assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
+
+
+def test_a_value_that_does_not_fit_is_named_without_its_contents(decoder: EventDecoder) -> None:
+    """Dead letters are read by people who may not read messages."""
+    change = a_change("conversations/c/messages/m", {"senderId": "u", "sentAt": SECRET})
+    with pytest.raises(MappingFailed, match="sentAt") as caught:
+        decoder.decode(bytes_of(change))
+    assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
+    assert SECRET not in str(caught.value)

@@ -1,0 +1,44 @@
+"""One snapshot of what the mirror is doing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from storemirror.bus.memory import MemoryBus
+from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER, Message, Rejection, TopicSpec
+from storemirror.clock import SystemClock
+from storemirror.errors import BusRefused
+from storemirror.observe.status import read_status
+
+
+async def test_a_snapshot_counts_what_waits_what_is_locked_and_what_is_dead() -> None:
+    """Depth and dead letters are the two figures that the rollout watches."""
+    clock = SystemClock()
+    bus = MemoryBus(clock)
+    admin, consumer = bus.admin(), bus.consumer(SUBSCRIPTION_SQL_WRITER)
+    await admin.provision(TopicSpec())
+    await bus.publisher().publish(
+        [Message(message_id=str(n), body=b"{}", content_type="application/json") for n in range(5)]
+    )
+    first, second, _ = await consumer.receive(3, max_wait_s=0.0)
+    await consumer.complete([first])
+    await consumer.dead_letter([Rejection(delivery=second, reason="Poison", description="why")])
+
+    status = await read_status(admin, SUBSCRIPTION_SQL_WRITER, clock)
+    assert (status.depth, status.locked_count, status.completed_count) == (3, 1, 1)
+    assert (status.dead_letter_count, status.acknowledged_count) == (1, 0)
+    assert status.oldest_age_s is not None
+    shown = json.loads(json.dumps(status.to_json()))
+    assert shown["subscription"] == SUBSCRIPTION_SQL_WRITER
+    assert shown["read_at"].endswith("Z")
+
+
+async def test_an_unknown_subscription_is_refused() -> None:
+    """No figure is better than a zero that means nothing."""
+    clock = SystemClock()
+    bus = MemoryBus(clock)
+    await bus.admin().provision(TopicSpec())
+    with pytest.raises(BusRefused):
+        await read_status(bus.admin(), "sql-wirter", clock)
