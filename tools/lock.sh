@@ -10,4 +10,4 @@ compile() {
 }
 
 compile --group build -o requirements/runtime.txt "$@"
-compile --group dev -o requirements/dev.txt "$@"
+compile --extra firestore --extra triggers --group dev -o requirements/dev.txt "$@"
