@@ -2,8 +2,8 @@
 The demo's writer: a process of its own, so that it can be killed in earnest.
 
 It is the real writer on the real bus, behind a consumer that repeats and reorders deliveries.  It
-prints one JSON line when it is ready and one a settled batch (`WriterReport`), and stops when its standard input ends:
-when the demo asks it to, and also when the demo is gone.
+prints one JSON line when it is ready and one a settled batch (`WriterReport`), and stops when its
+standard input ends: when the demo asks it to, and also when the demo is gone.
 """
 
 from __future__ import annotations

@@ -59,12 +59,17 @@ class BatchEncoder:
         encoded: dict[str, object] = dict(zip(names.keys, event.key, strict=True))
         encoded["last_event_id"] = change.event_id
         encoded["last_event_type"] = change.event_type.value
-        encoded["last_event_time"] = rfc3339_from_us(change.commit_time_us)
+        committed_at = rfc3339_from_us(change.commit_time_us)
+        encoded["last_event_time"] = committed_at
         encoded["last_event_version"] = str(change.version)
         encoded["last_event_origin"] = change.origin.value
         encoded["last_event_digest"] = change.digest
         encoded["mapping_revision"] = self._revisions[event.entity.name]
-        encoded["observed_at"] = rfc3339_from_us(change.observed_at_us)
+        # Formatting a time is a quarter of the work here, and a trigger's two times are the same.
+        is_one_time = change.observed_at_us == change.commit_time_us
+        encoded["observed_at"] = (
+            committed_at if is_one_time else rfc3339_from_us(change.observed_at_us)
+        )
         if change.expected_version is not None:
             encoded["expected_version"] = str(change.expected_version)
         row = event.row
