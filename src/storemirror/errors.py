@@ -13,6 +13,7 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
     │   └── SchemaMismatch          6   installed tables or procedures are not the ones we call
     ├── BusRefused                  5   the bus said no; a mend is needed before a retry
+    ├── SourceRefused               5   the document store said no; nothing was read or written
     ├── ClockSkewed                 5   this machine's clock is wrong; nothing written
     ├── EmbeddedServerFailed        5   the embedded PostgreSQL did not start or stop
     ├── PoisonEventError            8   this event can never be applied; it is dead-lettered
@@ -146,6 +147,16 @@ class BusRefused(StoreMirrorError):
     hint = (
         "Read the words of the bus above: rights, the topic and the size of the message come first."
     )
+    exit_status = 5
+
+
+class SourceRefused(StoreMirrorError):
+    """The document store said no: rights, a missing database, a read time too old.
+
+    Nothing was written by the call that was refused.
+    """
+
+    hint = "Read Firestore's own words above: rights, project and database, and quotas come first."
     exit_status = 5
 
 

@@ -6,9 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.firestore import (
+    FirestoreAddress,
+    FirestoreDocumentStore,
+    open_firestore,
+)
 from storemirror.source.port import DocumentStore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
 
@@ -32,7 +38,18 @@ async def embedded(database: Database) -> EmbeddedDocumentStore:
     return store
 
 
-@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.postgres)])
+@pytest.fixture
+async def firestore(
+    emulator_host: str, firestore_project: str
+) -> AsyncIterator[FirestoreDocumentStore]:
+    """Firestore, as Google's emulator stands for it."""
+    address = FirestoreAddress(project=firestore_project, emulator_host=emulator_host)
+    opened = open_firestore(address, SystemClock())
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.postgres), "firestore"])
 def store(request: pytest.FixtureRequest) -> DocumentStore:
     """Each document store in turn, seen through its port."""
     adapter: DocumentStore = request.getfixturevalue(request.param)

@@ -176,7 +176,7 @@ EXACT = encode_fields(
         "bytes": bytes(range(256)),
         "nothing": None,
         "truth": [True, False],
-        "empty": ["", [], {}],
+        "empty": ["", {}, {"array": []}],
         "where": GeoPoint(-0.0, 179.999999),
         "who": Reference("projects/p/databases/(default)/documents/users/a"),
         "nested": {"a": {"b": [{"c": {"d.e": "dot", "d": "none"}}]}},

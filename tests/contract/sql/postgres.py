@@ -1,0 +1,210 @@
+"""PostgreSQL for the contract suite; see `tests.contract.sql.side_door`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+
+import pytest
+
+from storemirror.clock import us_from_datetime
+from storemirror.errors import StoreMirrorError
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.names import snake_case
+from storemirror.sql.port import RowEvent
+from storemirror.sql.postgres.batch import BatchEncoder
+from storemirror.sql.postgres.connection import sql
+from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.rendering import Rendering
+from storemirror.sql.postgres.schema import PostgresSchema
+from tests.support.mirrors import SCHEMA, MirrorUnderTest, assert_equal
+from tests.support.reference import Key, Reference
+
+
+class PostgresInstalled(MirrorUnderTest):
+    """See `Installed`."""
+
+    def __init__(
+        self, model: Model, dsn: str, *, project: str, store: str, procedures: Mapping[str, str]
+    ) -> None:
+        super().__init__(model, dsn)
+        self.rendering = Rendering(model, schema_name=SCHEMA, procedures=procedures)
+        self.mirror = PostgresMirror(self.database, self.rendering, project=project, store=store)
+        self.schema = PostgresSchema(self.database, self.rendering, project=project, store=store)
+
+    async def assert_equal(self, reference: Reference) -> None:
+        await assert_equal(self, reference)
+
+    async def damage(
+        self,
+        entity: Entity,
+        keys: Sequence[Key],
+        *,
+        version: int | None = None,
+        mapping_revision: int | None = None,
+        digest: str | None = None,
+    ) -> None:
+        changes = {
+            "last_event_version": version,
+            "mapping_revision": mapping_revision,
+            "last_event_digest": digest,
+        }
+        for column, value in changes.items():
+            if value is not None:
+                query = sql.SQL("UPDATE {} SET {} = %s WHERE {} = ANY (%s)").format(
+                    _table(entity.name), sql.Identifier(column), _joined_key(entity)
+                )
+                await self.execute(query, (value, ["/".join(key) for key in keys]))
+
+    async def damage_rollup(self, entity: Entity, key: Key, column: str, value: object) -> None:
+        query = sql.SQL("UPDATE {} SET {} = %s WHERE {} = %s").format(
+            _table(entity.name), sql.Identifier(snake_case(column)), _joined_key(entity)
+        )
+        assert await self.execute(query, (value, "/".join(key))) == 1
+
+    async def damage_children(self, entity: Entity, key: Key) -> None:
+        for child in entity.children:
+            query = sql.SQL("DELETE FROM {} WHERE {} = %s").format(
+                _table(child.name), _joined_key(entity)
+            )
+            await self.execute(query, ("/".join(key),))
+
+    async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:
+        names = [sql.Identifier(snake_case(k.name)) for k in entity.keys]
+        query = sql.SQL("INSERT INTO {} ({}, row_state) VALUES ({}, 'stub')").format(
+            _table(entity.name),
+            sql.SQL(", ").join(names),
+            sql.SQL(", ").join([sql.Placeholder()] * len(names)),
+        )
+        async with self.database.connection() as conn, conn.cursor() as cursor:
+            await cursor.executemany(query, list(keys))
+
+    async def age(self, entity: Entity, age_s: float) -> None:
+        query = sql.SQL(
+            "UPDATE {} SET applied_at = clock_timestamp() - make_interval(secs => %s)"
+        ).format(_table(entity.name))
+        await self.execute(query, (age_s,))
+
+    async def set_horizon(self, entity: Entity, at_us: int) -> None:
+        query = sql.SQL(
+            "INSERT INTO {} VALUES (%s, timestamptz 'epoch' + %s * interval '1 microsecond')"
+            " ON CONFLICT (entity) DO UPDATE SET horizon_at = EXCLUDED.horizon_at"
+        ).format(sql.Identifier(SCHEMA, "purge_horizon"))
+        await self.execute(query, (entity.name, at_us))
+
+    async def horizon_us(self, entity: Entity) -> int | None:
+        query = sql.SQL("SELECT horizon_at FROM {} WHERE entity = %s").format(
+            sql.Identifier(SCHEMA, "purge_horizon")
+        )
+        found = await self.database.fetch(query, (entity.name,))
+        return us_from_datetime(found[0][0]) if found else None
+
+    async def child_marks(self, child: str) -> Mapping[Key, object]:
+        [(entity, table)] = [(e, t) for e in self.model for t in e.children if t.name == child]
+        names = [*(k.name for k in entity.keys), table.key.name]
+        query = sql.SQL("SELECT {}, xmin::text, ctid::text FROM {}").format(
+            sql.SQL(", ").join(sql.Identifier(snake_case(n)) for n in names), _table(child)
+        )
+        found = await self.database.fetch(query)
+        return {tuple(row[: len(names)]): row[len(names) :] for row in found}
+
+    async def audit_rows(self, entity: Entity) -> list[Mapping[str, object]]:
+        query = sql.SQL("SELECT * FROM {}").format(_table(f"{entity.name}Audit"))
+        async with self.database.connection() as conn:
+            cursor = await conn.execute(query)
+            names = [_camel_case(c.name) for c in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+
+    async def rejected(self, procedure: str, argument: str) -> str:
+        query = sql.SQL("SELECT * FROM {}(%s::jsonb)").format(
+            sql.Identifier(*self.rendering.procedure_parts(procedure))
+        )
+        with pytest.raises(StoreMirrorError) as caught:
+            await self.database.fetch(query, (argument,))
+        return str(caught.value)
+
+    def encoded(self, events: Sequence[RowEvent]) -> str:
+        return BatchEncoder(self.model, {e.name: 1 for e in self.model}).events_json(events)
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        query = sql.SQL("SELECT {}('{{}}'::jsonb)").format(
+            sql.Identifier(*self.rendering.procedure_parts("LockRows"))
+        )
+        async with self.database.transaction() as conn:
+            await conn.execute(query)
+            yield
+
+    async def column_names(self, table: str) -> set[str]:
+        found = await self.database.fetch(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_schema = %s AND table_name = %s",
+            (SCHEMA, snake_case(table)),
+        )
+        return {row[0] for row in found}
+
+    async def retype(self, entity: Entity, column: str) -> None:
+        name = sql.Identifier(snake_case(column))
+        await self.execute(
+            sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE jsonb USING to_jsonb({})").format(
+                _table(entity.name), name, name
+            )
+        )
+
+    async def set_schema_version(self, version: int) -> None:
+        query = sql.SQL("UPDATE {} SET schema_version = %s").format(
+            sql.Identifier(SCHEMA, "schema_info")
+        )
+        await self.execute(query, (version,))
+
+
+class PostgresServer:
+    """See `Server`."""
+
+    def __init__(
+        self, new_database: Callable[[], Awaitable[str]], until_end: contextlib.AsyncExitStack
+    ) -> None:
+        self._new_database = new_database
+        self._until_end = until_end
+
+    async def new_database(self) -> str:
+        return await self._new_database()
+
+    async def absent_database(self) -> str:
+        return (await self.new_database()).replace("/test_", "/absent_")
+
+    async def opened(
+        self,
+        address: str,
+        model: Model,
+        *,
+        project: str = "demo",
+        store: str = "(default)",
+        procedures: Mapping[str, str] | None = None,
+    ) -> PostgresInstalled:
+        installed = PostgresInstalled(
+            model, address, project=project, store=store, procedures=procedures or {}
+        )
+        await installed.database.open()
+        self._until_end.push_async_callback(installed.database.aclose)
+        return installed
+
+    async def installed(self, model: Model) -> PostgresInstalled:
+        made = await self.opened(await self.new_database(), model)
+        await made.schema.apply()
+        await made.mirror.verify_schema()
+        return made
+
+
+def _table(name: str) -> sql.Identifier:
+    return sql.Identifier(SCHEMA, snake_case(name))
+
+
+def _joined_key(entity: Entity) -> sql.Composed:
+    parts = [sql.Identifier(snake_case(k.name)) for k in entity.keys]
+    return sql.SQL("concat_ws('/', {})").format(sql.SQL(", ").join(parts))
+
+
+def _camel_case(column: str) -> str:
+    first, *rest = column.split("_")
+    return first + "".join(part.capitalize() for part in rest)

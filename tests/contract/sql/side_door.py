@@ -1,0 +1,135 @@
+"""
+What the contract suite of the SQL stage needs of a database beyond the two ports.
+
+A dialect is put to the suite by writing these two classes for it and adding it to the fixture
+`server`.  Nothing in the suite's tests knows which dialect runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.port import RowEvent, SchemaAdmin, SqlMirror
+from tests.support.reference import Key, Reference
+
+
+class Installed(Protocol):
+    """One mirror under test, and a way past its adapter to the rows."""
+
+    @property
+    def model(self) -> Model:
+        """Give the declarations."""
+        ...
+
+    @property
+    def mirror(self) -> SqlMirror:
+        """Give the adapter under test."""
+        ...
+
+    @property
+    def schema(self) -> SchemaAdmin:
+        """Give what installs it."""
+        ...
+
+    async def assert_equal(self, reference: Reference) -> None:
+        """Compare every row, child row, roll-up and audit row with the reference."""
+        ...
+
+    async def damage(
+        self,
+        entity: Entity,
+        keys: Sequence[Key],
+        *,
+        version: int | None = None,
+        mapping_revision: int | None = None,
+        digest: str | None = None,
+    ) -> None:
+        """Overwrite what stored rows say of themselves, behind the mirror's back."""
+        ...
+
+    async def damage_rollup(self, entity: Entity, key: Key, column: str, value: object) -> None:
+        """Overwrite one aggregate."""
+        ...
+
+    async def damage_children(self, entity: Entity, key: Key) -> None:
+        """Remove all child rows of a document."""
+        ...
+
+    async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:
+        """Insert stubs."""
+        ...
+
+    async def age(self, entity: Entity, age_s: float) -> None:
+        """Let every row of a table have been applied `age_s` seconds ago."""
+        ...
+
+    async def set_horizon(self, entity: Entity, at_us: int) -> None:
+        """Say that rows up to this moment have been purged."""
+        ...
+
+    async def horizon_us(self, entity: Entity) -> int | None:
+        """Give the purge horizon."""
+        ...
+
+    async def child_marks(self, child: str) -> Mapping[Key, object]:
+        """Give for each row of a child table something that changes when the row is written."""
+        ...
+
+    async def audit_rows(self, entity: Entity) -> list[Mapping[str, object]]:
+        """Give an audit table, columns by their declared-style names."""
+        ...
+
+    async def rejected(self, procedure: str, argument: str) -> str:
+        """Call a procedure past the adapter, and give the error's words."""
+        ...
+
+    def encoded(self, events: Sequence[RowEvent]) -> str:
+        """Give events as the procedures take them."""
+        ...
+
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Hold a writer's transaction open, with nothing written in it yet."""
+        ...
+
+    async def column_names(self, table: str) -> set[str]:
+        """Give a table's columns as the database spells them; empty when there is no table."""
+        ...
+
+    async def retype(self, entity: Entity, column: str) -> None:
+        """Give a column another type, as if it had been declared so before."""
+        ...
+
+    async def set_schema_version(self, version: int) -> None:
+        """Let another version of StoreMirror have installed the schema."""
+        ...
+
+
+class Server(Protocol):
+    """A database server for tests."""
+
+    async def new_database(self) -> str:
+        """Make an empty database and give its address."""
+        ...
+
+    async def absent_database(self) -> str:
+        """Give the address of a database that there is not."""
+        ...
+
+    async def opened(
+        self,
+        address: str,
+        model: Model,
+        *,
+        project: str = "demo",
+        store: str = "(default)",
+        procedures: Mapping[str, str] | None = None,
+    ) -> Installed:
+        """Connect to a database; nothing is installed.  Closed when the test ends."""
+        ...
+
+    async def installed(self, model: Model) -> Installed:
+        """Make a database and install the schema."""
+        ...

@@ -1,0 +1,186 @@
+"""
+Every routine that locks rows does so in key order, whatever the order of its input.
+
+Seen step by step: one transaction holds the middle one of three rows; the routine, in a second,
+then has locked the first row and not the last.  That this order is what prevents deadlocks is seen
+by planting the other one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.errors import SqlUnavailable
+from storemirror.model.load import load_model
+from storemirror.sql.postgres.connection import Connection, sql, translated_errors
+from tests.support.mirrors import SCHEMA, MirrorUnderTest, installed_mirror
+from tests.support.planted import plant
+
+pytestmark = pytest.mark.postgres
+
+FIRST, MIDDLE, LAST = "a", "b", "c"
+#: Out of order, so that a routine which takes the input as it comes is found out.
+ROWS = [
+    {"conversation_id": name, "message_id": "m", "follower_id": name, "followee_id": "x"}
+    for name in (LAST, FIRST, MIDDLE)
+]
+ALONE = json.dumps(ROWS)
+CONVERSATIONS = json.dumps({"dm_conversation": ROWS})
+EDGES = json.dumps({"follow_edge": ROWS})
+KEY = {"dm_conversation": "conversation_id", "follow_edge": "follower_id"}
+
+
+@pytest.fixture
+async def under_test(
+    new_database: Callable[[], Awaitable[str]],
+) -> AsyncIterator[MirrorUnderTest]:
+    """An installed mirror without rows."""
+    async with installed_mirror(load_model(), await new_database()) as one:
+        yield one
+
+
+async def make_rows(under_test: MirrorUnderTest) -> None:
+    """Make three conversations and three edges."""
+    for name in (FIRST, MIDDLE, LAST):
+        await under_test.execute(
+            "INSERT INTO storemirror.dm_conversation (conversation_id, row_state)"
+            " VALUES (%s, 'stub')",
+            (name,),
+        )
+        await under_test.execute(
+            "INSERT INTO storemirror.follow_edge (follower_id, followee_id, row_state)"
+            " VALUES (%s, 'x', 'stub')",
+            (name,),
+        )
+
+
+@contextlib.asynccontextmanager
+async def holding_the_middle(under_test: MirrorUnderTest, table: str) -> AsyncIterator[None]:
+    """Hold the lock of the middle row."""
+    async with under_test.database.transaction() as conn:
+        query = sql.SQL("SELECT 1 FROM {} WHERE {} = %s FOR UPDATE").format(
+            sql.Identifier(SCHEMA, table), sql.Identifier(KEY[table])
+        )
+        await conn.execute(query, (MIDDLE,))
+        yield
+
+
+async def call(conn: Connection, routine: str, argument: str) -> None:
+    """Call a locking routine."""
+    query = sql.SQL("SELECT {}(%s::jsonb)").format(sql.Identifier(SCHEMA, routine))
+    await conn.execute(query, (argument,))
+
+
+async def waits(under_test: MirrorUnderTest, conn: Connection) -> None:
+    """Return once a connection waits for a lock that another one holds."""
+    clock = SystemClock()
+    async with asyncio.timeout(30):
+        while not (
+            await under_test.database.fetch(
+                "SELECT pg_blocking_pids(%s) <> '{}'", (conn.info.backend_pid,)
+            )
+        )[0][0]:
+            await clock.sleep(0.005)
+
+
+async def free_rows(under_test: MirrorUnderTest, table: str) -> set[str]:
+    """Give the rows that nobody has locked."""
+    key = sql.Identifier(KEY[table])
+    query = sql.SQL("SELECT {} FROM {} FOR UPDATE SKIP LOCKED").format(
+        key, sql.Identifier(SCHEMA, table)
+    )
+    return {row[0] for row in await under_test.database.fetch(query)}
+
+
+@pytest.mark.parametrize(
+    ("routine", "table", "argument"),
+    [
+        ("lock_rows_of_dm_message", "dm_conversation", ALONE),
+        ("lock_rows_of_dm_conversation", "dm_conversation", ALONE),
+        ("lock_rows_of_follow_edge", "follow_edge", ALONE),
+        ("lock_rows", "dm_conversation", CONVERSATIONS),
+        ("lock_rows", "follow_edge", EDGES),
+    ],
+)
+async def test_rows_are_locked_in_key_order(
+    routine: str, table: str, argument: str, under_test: MirrorUnderTest
+) -> None:
+    """Two writers that lock in the same order never wait for each other in a circle."""
+    await make_rows(under_test)
+    async with under_test.database.connection() as conn:
+        async with holding_the_middle(under_test, table):
+            running = asyncio.create_task(locked(conn, routine, argument))
+            await waits(under_test, conn)
+            assert await free_rows(under_test, table) == {LAST}
+        await running
+
+
+async def locked(conn: Connection, routine: str, argument: str) -> None:
+    """Lock in a transaction of its own."""
+    async with conn.transaction():
+        await call(conn, routine, argument)
+
+
+@pytest.mark.parametrize(
+    ("routine", "table", "argument"),
+    [
+        ("lock_rows_of_dm_conversation", "dm_conversation", ALONE),
+        ("lock_rows_of_follow_edge", "follow_edge", ALONE),
+        ("lock_rows", "follow_edge", EDGES),
+        ("ensure_parents", "dm_conversation", CONVERSATIONS),
+    ],
+)
+async def test_absent_rows_are_made_in_key_order(
+    routine: str, table: str, argument: str, under_test: MirrorUnderTest
+) -> None:
+    """Making a row that another transaction is making waits for it, as a lock does."""
+    async with under_test.database.connection() as conn:
+        await call(conn, routine, argument)
+    query = sql.SQL("SELECT {} FROM {} ORDER BY ctid").format(
+        sql.Identifier(KEY[table]), sql.Identifier(SCHEMA, table)
+    )
+    made = [row[0] for row in await under_test.database.fetch(query)]
+    assert made == [FIRST, MIDDLE, LAST]
+
+
+async def two_writers(
+    under_test: MirrorUnderTest, *, second_is_faulty: bool
+) -> list[BaseException | None]:
+    """Let two transactions lock three rows that a third one has made wait; gives their errors."""
+    await make_rows(under_test)
+    async with under_test.database.connection() as one, under_test.database.connection() as two:
+        for conn in (one, two):
+            await conn.execute("SET deadlock_timeout = '50ms'")
+        async with holding_the_middle(under_test, "dm_conversation"):
+            first = asyncio.create_task(writing(under_test, one))
+            await waits(under_test, one)
+            if second_is_faulty:
+                key = 'ORDER BY p."conversation_id"\n'
+                await plant(under_test, (key, key.replace("\n", " DESC\n")))
+            second = asyncio.create_task(writing(under_test, two))
+            await waits(under_test, two)
+        return list(await asyncio.gather(first, second, return_exceptions=True))
+
+
+async def writing(under_test: MirrorUnderTest, conn: Connection) -> None:
+    """Lock as a batch of messages does; errors are ours, as the adapter gives them."""
+    with translated_errors(under_test.database.kind):
+        await locked(conn, "lock_rows_of_dm_message", ALONE)
+
+
+async def test_writers_in_key_order_wait_and_both_finish(under_test: MirrorUnderTest) -> None:
+    """The second one waits for the first one's first row, and holds nothing meanwhile."""
+    assert await two_writers(under_test, second_is_faulty=False) == [None, None]
+
+
+async def test_a_writer_in_another_order_deadlocks(under_test: MirrorUnderTest) -> None:
+    """The same steps with the order planted the other way round: it is the order that counts."""
+    errors = [e for e in await two_writers(under_test, second_is_faulty=True) if e is not None]
+    assert [type(error) for error in errors] == [SqlUnavailable]
+    assert "deadlock detected" in str(errors[0])

@@ -1,0 +1,121 @@
+"""
+A pytest plugin: Google's Firestore emulator, one a test process, and a project a test.
+
+`FIRESTORE_EMULATOR_HOST` names one that runs already.  Else it is started from its jar, which is
+looked for where `STOREMIRROR_TEST_FIRESTORE_JAR` says, where Debian's package puts it, in a Google
+Cloud SDK, and where firebase-tools keeps it.  Without it the tests that need it are skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from storemirror.clock import wait_until
+
+START_TIMEOUT_S: Final = 60.0
+INSTALL_LINE: Final = (
+    "needs Google's Firestore emulator and Java:"
+    " apt-get install google-cloud-cli-firestore-emulator (or firebase setup:emulators:firestore),"
+    " or name its jar in STOREMIRROR_TEST_FIRESTORE_JAR"
+)
+_MAIN_CLASS: Final = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+_IN_SDK: Final = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
+#: Option of Linux's prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
+_NUMBERS: Final = itertools.count(1)
+
+
+def found_jar(environment: Mapping[str, str], home: Path) -> Path | None:
+    """Find the emulator's jar; None when there is none.  What is named must be there."""
+    named = environment.get("STOREMIRROR_TEST_FIRESTORE_JAR")
+    if named:
+        return Path(named)
+    gcloud = shutil.which("gcloud", path=environment.get("PATH"))
+    roots = [Path("/usr/lib/google-cloud-sdk"), home / "google-cloud-sdk"]
+    if gcloud is not None:
+        roots.append(Path(gcloud).resolve().parents[1])
+    candidates = [root / _IN_SDK for root in roots]
+    candidates += sorted(
+        (home / ".cache/firebase/emulators").glob("cloud-firestore-emulator-*.jar"), reverse=True
+    )
+    return next((jar for jar in candidates if jar.exists()), None)
+
+
+@contextlib.contextmanager
+def running_emulator(jar: Path, log: Path) -> Iterator[str]:
+    """Start an emulator on a free port, lend its host:port, and stop it with all it started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["java", "-Duser.language=en", "-Xmx512m", "-cp", str(jar), _MAIN_CLASS]
+    command += ["start", "--host=127.0.0.1", f"--port={port}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+    host = f"127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(host) or process.poll() is not None, START_TIMEOUT_S)
+        if not _answers(host):
+            pytest.fail(f"the Firestore emulator did not start: {log.read_text()[-500:]}")
+        yield host
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the emulator when the tests' process is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _answers(host: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{host}/", timeout=5.0) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def emulator_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of an emulator that lives as long as this test process."""
+    running = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    if running:
+        yield running
+        return
+    jar = found_jar(os.environ, Path.home())
+    if jar is None or shutil.which("java") is None:
+        pytest.skip(INSTALL_LINE)
+    with running_emulator(jar, tmp_path_factory.mktemp("emulator") / "emulator.log") as host:
+        yield host
+
+
+@pytest.fixture
+def firestore_project(emulator_host: str) -> Iterator[str]:
+    """Id of a project that no other test has; its documents are removed at the end."""
+    project = f"demo-test-{os.getpid()}-{next(_NUMBERS)}"
+    yield project
+    address = f"http://{emulator_host}/emulator/v1/projects/{project}/databases/(default)/documents"
+    urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=30.0).close()
