@@ -1,11 +1,15 @@
 #!/bin/sh
-# Write the generated pages of docs/reference, or tell whether they are fresh.
+# Write the generated pages of docs/reference and the rendered SQL of deploy/, or tell whether they are fresh.
 #
 # usage: tools/docs.sh write|check      from the root of the checkout, after `make test-deps`
 set -eu
 
 case $1 in
-write) set -- -r ;;
+write)
+    # A test tells when this file is stale.
+    .venv/bin/storemirror schema render --out deploy/postgresql
+    set -- -r
+    ;;
 check) set -- --check --diff --check-fail-msg='run: make docs' ;;
 *) echo "usage: tools/docs.sh write|check" >&2; exit 2 ;;
 esac

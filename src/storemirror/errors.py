@@ -4,6 +4,8 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     StoreMirrorError                exit
     ├── ConfigError                 4   a setting is missing or wrong; raised before any I/O
     │   └── DeclarationInvalid      4   a declaration is wrong; carries every mistake found
+    ├── UsageRefused                2   an option's value cannot be one; nothing was done
+    ├── OutputClosed                141 standard output was closed or is full
     ├── SwitchedOff                 7   the master switch is off; nothing was read or written
     ├── TransientError              5   written or not is unknown; retry: calls are idempotent
     │   ├── BusUnavailable
@@ -12,8 +14,10 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │   └── ParentMissing               a purge struck between stubs and locks; nothing written
     ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
     │   └── SchemaMismatch          6   installed tables or procedures are not the ones we call
+    │       └── SchemaBoundElsewhere 6  the schema mirrors another Firestore
     ├── BusRefused                  5   the bus said no; a mend is needed before a retry
     ├── SourceRefused               5   the document store said no; nothing was read or written
+    │   └── ReadTimeRefused         5   the store does not show this moment, or no longer
     ├── ClockSkewed                 5   this machine's clock is wrong; nothing written
     ├── EmbeddedServerFailed        5   the embedded PostgreSQL did not start or stop
     ├── PoisonEventError            8   this event can never be applied; it is dead-lettered
@@ -87,6 +91,21 @@ class DeclarationInvalid(ConfigError):
         self.mistakes = tuple(mistakes)
 
 
+class UsageRefused(StoreMirrorError):
+    """An option's value cannot be one.  Nothing was done."""
+
+    hint = "See the command's own --help."
+    exit_status = 2
+
+
+class OutputClosed(StoreMirrorError):
+    """Standard output was closed, or cannot take more.  What the command did stands."""
+
+    hint = "Run it again with its output going to a terminal, or to a disk with room."
+    #: 128 + SIGPIPE, as shells have it.
+    exit_status = 141
+
+
 class SwitchedOff(StoreMirrorError):
     """`USE_SQL_DM_WRITE_MIRROR` is not true.  Nothing was received or written."""
 
@@ -101,7 +120,10 @@ class TransientError(StoreMirrorError):
     because every procedure is idempotent, not because nothing was written.
     """
 
-    hint = "Nothing is lost: events wait on the bus.  See whether the named server answers."
+    hint = (
+        "Nothing is lost: events wait on the bus.  See whether the named server answers, and "
+        "whether user, password and database in its DSN are right."
+    )
     exit_status = 5
 
 
@@ -141,6 +163,12 @@ class SchemaMismatch(DatabaseRefused):
     exit_status = 6
 
 
+class SchemaBoundElsewhere(SchemaMismatch):
+    """The schema mirrors another Firestore project or database; nothing was changed."""
+
+    hint = "Check STOREMIRROR_SQL_DSN and STOREMIRROR_FIRESTORE_PROJECT: one of them is another's."
+
+
 class BusRefused(StoreMirrorError):
     """The bus said no: rights, a missing topic, a message too large.  Nothing was published."""
 
@@ -160,6 +188,10 @@ class SourceRefused(StoreMirrorError):
     exit_status = 5
 
 
+class ReadTimeRefused(SourceRefused):
+    """The store does not show the moment asked for, or no longer; nothing was read."""
+
+
 class ClockSkewed(StoreMirrorError):
     """This machine's clock is over a minute away from the database's; nothing was written."""
 
@@ -170,7 +202,10 @@ class ClockSkewed(StoreMirrorError):
 class EmbeddedServerFailed(StoreMirrorError):
     """The embedded PostgreSQL did not start or stop."""
 
-    hint = "Read the server's log named above; STOREMIRROR_POSTGRES_BIN names other binaries."
+    hint = (
+        "Mend what is named above; STOREMIRROR_POSTGRES_BIN names other binaries, and --port "
+        "another port."
+    )
     exit_status = 5
 
 

@@ -16,6 +16,7 @@ from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
 from storemirror.clock import Clock, SystemClock
 from storemirror.config import Settings
+from storemirror.errors import ConfigError
 from storemirror.event.envelope import source_of
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
@@ -39,6 +40,7 @@ class Parts:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self._model: Model | None = None
+        self._is_store_prepared = False
         self._databases: dict[str, Database] = {}
         self._stack = contextlib.AsyncExitStack()
 
@@ -105,6 +107,10 @@ class Parts:
             procedures=self.settings.procedures,
         )
 
+    def require(self, *names: str) -> None:
+        """See that these settings, and the project, are set; ConfigError lists all that are not."""
+        self.settings.require("firestore.project", *names)
+
     def render_schema(self) -> Mapping[str, str]:
         """Give the deployment as files; needs neither a database nor its address."""
         return {DEPLOY_FILE: self.rendering().deploy_sql()}
@@ -130,7 +136,11 @@ class Parts:
     async def store(self) -> EmbeddedDocumentStore:
         """Give the document store."""
         database = await self._database("documents.dsn", DOCUMENTS, max_size=8)
-        return EmbeddedDocumentStore(database)
+        store = EmbeddedDocumentStore(database)
+        if not self._is_store_prepared:
+            await store.prepare()
+            self._is_store_prepared = True
+        return store
 
     async def reread(self) -> SourceReread:
         """Give what reads documents again."""
@@ -170,7 +180,10 @@ class Parts:
 
     async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
         if setting not in self._databases:
-            database = Database(self.settings.text_of(setting), kind, max_size=max_size)
+            try:
+                database = Database(self.settings.text_of(setting), kind, max_size=max_size)
+            except ConfigError as exc:
+                raise ConfigError(f"{setting}: {exc}") from None
             await database.open()
             self._stack.push_async_callback(database.aclose)
             self._databases[setting] = database

@@ -82,5 +82,5 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, postgres: object) -
         "demo", "--events", "2", "--port", port, environment={}, folder=tmp_path
     )
     assert ended.status == 5
-    assert f"port {port} on 127.0.0.1 is taken" in ended.err
+    assert f"port {port} on 127.0.0.1 cannot be used" in ended.err
     assert "Traceback" not in ended.err

@@ -51,7 +51,7 @@ class MemoryBus:
     def topic(self, name: str) -> MemoryTopic:
         """Give a topic."""
         if name not in self._topics:
-            raise BusRefused(f"there is no topic {name!r}: provision the bus first")
+            raise BusRefused(f"there is no topic {name!r}: run `storemirror bus provision` first")
         return self._topics[name]
 
     def queue(self, topic: str, subscription: str) -> MemoryQueue:
@@ -59,7 +59,8 @@ class MemoryBus:
         queue = self.topic(topic).queues.get(subscription)
         if queue is None:
             raise BusRefused(
-                f"topic {topic!r} has no subscription {subscription!r}: provision the bus first"
+                f"topic {topic!r} has no subscription {subscription!r}: "
+                "run `storemirror bus provision` first"
             )
         return queue
 

@@ -60,7 +60,8 @@ class Session:
             cause = exc.__cause__
             if isinstance(cause, psycopg.Error) and cause.sqlstate in _UNPROVISIONED_STATES:
                 raise BusRefused(
-                    f"the bus's database has no topic {self.topic!r}: provision the bus first "
+                    f"the bus's database has no topic {self.topic!r}: "
+                    "run `storemirror bus provision` first "
                     f"({exc})"
                 ) from cause
             raise

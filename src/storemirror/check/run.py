@@ -25,7 +25,7 @@ from storemirror.check.decode import refused_key_part
 from storemirror.check.recheck import Candidate, recheck, written_version_of
 from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
 from storemirror.clock import Clock
-from storemirror.errors import CheckIncomplete, ConfigError
+from storemirror.errors import CheckIncomplete, UsageRefused
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.source.port import Document, DocumentStore, PinnedView
@@ -69,7 +69,7 @@ async def run_check(
     Raises:
         CheckIncomplete: the backlog did not drain, or documents changed at every look while
             nothing else differs: neither clean nor different was shown.
-        ConfigError: a name in `settings.checks` is unknown; nothing was read.
+        UsageRefused: a name in `settings.checks` is unknown; nothing was read.
         SchemaMismatch: the installed tables are not the ones declared.
         SourceUnavailable, SqlUnavailable, BusUnavailable: a part did not answer.
     """
@@ -103,7 +103,7 @@ def _chosen(model: Model, checks: Sequence[str]) -> list[Entity]:
     known = {entity.check for entity in model}
     unknown = sorted(set(checks) - known)
     if unknown:
-        raise ConfigError(
+        raise UsageRefused(
             f"unknown check {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
         )
     return [entity for entity in model if not checks or entity.check in checks]

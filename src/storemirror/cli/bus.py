@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from storemirror.cli.output import JsonOption, print_fields, print_json
+from storemirror.cli.output import JsonOption, print_fields, print_json, say
 from storemirror.observe.status import Status, read_status
 from storemirror.wiring import Parts
 
@@ -22,7 +22,7 @@ def provision(context: typer.Context) -> None:
             topic = parts.topic()
             await (await parts.bus_admin()).provision(topic)
             names = ", ".join(subscription.name for subscription in topic.subscriptions)
-            typer.echo(f"topic {topic.name} has the subscriptions {names}")
+            say(f"topic {topic.name} has the subscriptions {names}")
 
     asyncio.run(run())
 

@@ -14,7 +14,7 @@ from storemirror.check import result
 from storemirror.check.repair import repair as repair_mismatches
 from storemirror.check.result import CheckResult, CheckSettings
 from storemirror.check.run import run_check
-from storemirror.cli.output import JsonOption, print_json
+from storemirror.cli.output import JsonOption, counted, print_json, say
 from storemirror.wiring import Parts
 
 
@@ -54,14 +54,16 @@ def check(
         drain_timeout_s=drain_seconds,
     )
     parts = Parts(context.obj.settings())
+    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
     found, repaired_count = asyncio.run(_run(parts, settings, with_repair=repair, quiet=as_json))
     if as_json:
-        shown = found.to_json() | ({"repaired_count": repaired_count} if repair else {})
+        shown = found.to_json() | {"limit": limit}
+        shown |= {"repaired_count": repaired_count} if repair else {}
         print_json(shown)
     else:
-        print_result(found)
+        print_result(found, limit)
         if repair:
-            typer.echo(f"sent again: {repaired_count}; run the check once more when it is applied")
+            say(f"sent again: {repaired_count}; run the check once more when it is applied")
     raise typer.Exit(0 if found.is_clean else 1)
 
 
@@ -118,20 +120,25 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def print_result(found: CheckResult) -> None:
+def print_result(found: CheckResult, limit: int | None) -> None:
     """Print the result as a person reads it: figures, differences, one sentence."""
     for name, counts in found.counts.items():
-        typer.echo(
-            f"{name}: {counts.document_count} documents, {counts.row_count} rows, "
-            f"{counts.mismatch_count} mismatches"
+        say(
+            f"{name}: {counted(counts.document_count, 'document')}, "
+            f"{counted(counts.row_count, 'row')}, {counted(counts.mismatch_count, 'mismatch')}"
         )
     for mismatch in found.mismatches:
-        typer.echo(f"  {mismatch}")
+        say(f"  {mismatch}")
     unlisted = found.mismatch_count - len(found.mismatches)
     if unlisted > 0:
-        typer.echo(f"  and {unlisted} more")
+        say(f"  and {unlisted} more")
     if found.dead_letter_count:
-        typer.echo(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
+        say(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
     if found.unsettled_count:
-        typer.echo(f"changed at every look: {found.unsettled_count}; check again when it is calmer")
-    typer.echo("both sides agree" if found.is_clean else "the sides differ")
+        say(f"changed at every look: {found.unsettled_count}; check again when it is calmer")
+    if not found.is_clean:
+        say("the sides differ")
+    elif limit is None:
+        say("both sides agree")
+    else:
+        say(f"the first {limit} of each kind agree; the rest was not compared")

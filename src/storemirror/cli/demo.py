@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from storemirror.cli.output import print_json, stop_on_signals
+from storemirror.cli.output import print_json, say, stop_on_signals
 from storemirror.demo.outcome import DemoResult
 from storemirror.demo.run import DemoOptions, run_demo
 from storemirror.demo.view import live_view
@@ -42,8 +42,10 @@ def demo(
     if as_json:
         print_json(result.to_json())
     else:
-        typer.echo(result.sentence)
-    is_whole = events is None or not result.gaps
+        say(result.sentence)
+    is_whole = events is None or (result.written >= events and not result.gaps)
+    if events is not None and result.written < events:
+        typer.echo(f"stopped after {result.written} of {events} writes", err=True)
     raise typer.Exit(0 if is_whole and not result.faults else 1)
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from storemirror.bus.port import BusAdmin, DeadLetter
-from storemirror.cli.output import JsonOption, print_fields, print_json
+from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
 from storemirror.clock import rfc3339_from_us
-from storemirror.errors import ConfigError, DeadLetterUnknown
+from storemirror.errors import DeadLetterUnknown, UsageRefused
 from storemirror.wiring import Parts
 
 app = typer.Typer(no_args_is_help=True, help="List, show, resubmit and acknowledge dead letters.")
@@ -53,8 +53,8 @@ def list_dead_letters(
     for letter in letters:
         state = " (acknowledged)" if letter.acknowledged_reason is not None else ""
         path = letter.message.properties.get("path", "?")
-        typer.echo(f"{letter.sequence_number}  {letter.reason}  {path}{state}")
-    typer.echo(f"{len(letters)} dead letters" if letters else "no dead letters")
+        say(f"{letter.sequence_number}  {letter.reason}  {path}{state}")
+    say(f"{counted(len(letters), 'dead letter')} shown" if letters else "no dead letters")
 
 
 @app.command("show")
@@ -77,7 +77,7 @@ def resubmit(context: typer.Context, number: Number, as_json: JsonOption = False
     if as_json:
         print_json({"number": number, "message_id": message_id})
     else:
-        typer.echo(f"dead letter {number} is on the bus again as {message_id}")
+        say(f"dead letter {number} is on the bus again as {message_id}")
 
 
 @app.command("ack")
@@ -91,12 +91,20 @@ def acknowledge(
 ) -> None:
     """Accept a dead letter as lost, with a reason.  It stays listed, and no longer blocks."""
     if not reason.strip():
-        raise ConfigError("--reason: say why this dead letter may stay lost; nothing was changed")
-    _with_admin(context, lambda admin, sub: admin.acknowledge(sub, number, reason=reason.strip()))
+        raise UsageRefused("--reason: say why this dead letter may stay lost; nothing was changed")
+    _with_admin(context, lambda admin, sub: _acknowledge(admin, sub, number, reason.strip()))
     if as_json:
         print_json({"number": number, "acknowledged_reason": reason.strip()})
     else:
-        typer.echo(f"dead letter {number} is acknowledged")
+        say(f"dead letter {number} is acknowledged")
+
+
+async def _acknowledge(admin: BusAdmin, subscription: str, number: int, reason: str) -> None:
+    """Acknowledge once: the first reason is evidence, and stays."""
+    known = (await _find(admin, subscription, number)).acknowledged_reason
+    if known is not None:
+        raise UsageRefused(f"dead letter {number} was acknowledged before: {known}")
+    await admin.acknowledge(subscription, number, reason=reason)
 
 
 async def _find(admin: BusAdmin, subscription: str, number: int) -> DeadLetter:

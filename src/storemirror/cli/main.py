@@ -6,18 +6,22 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from storemirror.cli import bus, check, demo, dlq, schema, writer
+from storemirror.cli.output import say
 from storemirror.config import Settings, load_settings
 from storemirror.errors import StoreMirrorError
 from storemirror.telemetry import configure_logging
 
 INTERNAL_STATUS: Final = 70
 WRONG_USAGE_STATUS: Final = 2
+#: 128 + SIGINT, as shells have it.
+INTERRUPTED_STATUS: Final = 130
 
 app = typer.Typer(
     name="storemirror",
@@ -37,7 +41,15 @@ class Invocation:
 
     def settings(self) -> Settings:
         """Load the settings; ConfigError lists all that is wrong."""
-        return load_settings(self.config_file, os.environ)
+        settings = load_settings(self.config_file, os.environ)
+        configure_logging(settings.log.level)
+        return settings
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        say(f"storemirror {metadata.version('storemirror')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -51,6 +63,10 @@ def options(
             help="Settings file; else $STOREMIRROR_CONFIG, else ./storemirror.toml if there.",
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Read the options before the command."""
@@ -69,7 +85,7 @@ app.add_typer(dlq.app, name="dlq")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
     given = sys.argv[1:] if arguments is None else arguments
-    configure_logging(os.environ.get("STOREMIRROR_LOG_LEVEL", "warning").lower())
+    configure_logging("warning")
     sys.exit(run(given))
 
 
@@ -84,11 +100,12 @@ def run(arguments: list[str]) -> int:
     try:
         status = command.main(arguments, prog_name="storemirror", standalone_mode=False)
     except typer.exceptions.TyperException as exc:
+        if not exc.format_message():
+            return WRONG_USAGE_STATUS  # help was shown instead
         _show(exc.format_message(), "Run `storemirror --help`, or a command's own --help.", False)
         return WRONG_USAGE_STATUS
     except typer.Abort:
-        print("stopped", file=sys.stderr)  # noqa: T201 - the command line speaks
-        return 130
+        status = INTERRUPTED_STATUS
     except StoreMirrorError as exc:
         _show(str(exc), exc.hint, "--debug" in arguments)
         return exc.exit_status
@@ -96,6 +113,8 @@ def run(arguments: list[str]) -> int:
         hint = "This is a fault of ours.  Run again with --debug, and report what it prints."
         _show(f"internal error: {type(exc).__name__}", hint, "--debug" in arguments)
         return INTERNAL_STATUS
+    if status == INTERRUPTED_STATUS:
+        print("stopped", file=sys.stderr)  # noqa: T201 - the command line speaks
     return status if isinstance(status, int) else 0
 
 

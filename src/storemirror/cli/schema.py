@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from storemirror.cli.output import JsonOption, print_fields, print_json
-from storemirror.errors import ConfigError
+from storemirror.cli.output import JsonOption, print_fields, print_json, say
+from storemirror.errors import UsageRefused
 from storemirror.sql.port import SchemaStatus
 from storemirror.wiring import Parts
 
@@ -29,14 +29,14 @@ def render(
     files = Parts(context.obj.settings()).render_schema()
     for name, text in files.items():
         if out is None:
-            typer.echo(text, nl=False)
+            say(text, ends_line=False)
             continue
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / name).write_text(text)
         except OSError as exc:
-            raise ConfigError(f"--out: {out / name} cannot be written: {exc.strerror}") from exc
-        typer.echo(f"wrote {out / name}")
+            raise UsageRefused(f"--out: {out / name} cannot be written: {exc.strerror}") from exc
+        say(f"wrote {out / name}")
 
 
 @app.command("apply")
@@ -80,6 +80,6 @@ def _print_status(status: SchemaStatus, as_json: bool) -> None:
         }
     )
     for difference in status.differences:
-        typer.echo(f"differs: {difference}")
+        say(f"differs: {difference}")
     if not status.differences:
-        typer.echo("a writer may run")
+        say("a writer may run")

@@ -11,7 +11,7 @@ from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.stats import WriterStats
 from storemirror.apply.writer import create_sql_writer_processor
-from storemirror.cli.output import JsonOption, print_json, stop_on_signals
+from storemirror.cli.output import print_json, stop_on_signals
 from storemirror.wiring import Parts
 
 
@@ -28,6 +28,7 @@ def writer(context: typer.Context) -> None:
 
 async def _run_writer(parts: Parts) -> WriterStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
+    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
     async with parts:
         processor = create_sql_writer_processor(
             consumer=await parts.consumer(),
@@ -50,7 +51,6 @@ def drain(
         float,
         typer.Option("--max-seconds", min=1.0, help="Receive nothing more after so long."),
     ] = 50.0,
-    as_json: JsonOption = True,
 ) -> None:
     """
     Apply what waits, print one line of figures, and end (drainRealtimeMirrorQueue).
@@ -64,6 +64,7 @@ def drain(
 
 async def _run_drain(parts: Parts, max_duration_s: float) -> DrainStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
+    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
     async with parts:
         return await drain_realtime_mirror_queue(
             consumer=await parts.consumer(),

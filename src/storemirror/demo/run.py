@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +96,12 @@ def _embedded_parts(
 ) -> Iterator[tuple[EmbeddedServer, Mapping[str, str], Path]]:
     """Start PostgreSQL, and give it with the settings that name its databases."""
     # The user's own settings file is not the demo's.
-    named = load_settings(None, os.environ).postgres.bin_dir
-    with (
-        running_server(ServerSettings(bin_dir=named, port=options.port)) as server,
-        tempfile.TemporaryDirectory(prefix="storemirror-demo-") as folder,
-    ):
-        config = Path(folder) / "storemirror.toml"
+    named = os.environ.get("STOREMIRROR_POSTGRES_BIN")
+    bin_dir = Path(named) if named else None
+    with running_server(ServerSettings(bin_dir=bin_dir, port=options.port)) as server:
+        folder = server.folder / "demo"
+        folder.mkdir()
+        config = folder / "storemirror.toml"
         config.write_text('[firestore]\nproject = "demo"\n')
         inherited = {
             name: value
@@ -116,7 +115,7 @@ def _embedded_parts(
             "STOREMIRROR_SQL_DSN": server.dsn("mirror"),
             "USE_SQL_DM_WRITE_MIRROR": "true",
         }
-        yield server, environment, Path(folder)
+        yield server, environment, folder
 
 
 async def _create_databases(server: EmbeddedServer) -> None:

