@@ -7,6 +7,7 @@ Pure values: this module does no I/O and imports no vendor library.
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,9 +103,12 @@ def event_id_of(path: str, version: int) -> str:
     return hashlib.sha256(f"{path}\n{version}".encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Change:
-    """One document, as it was after one change."""
+    """One document, as it was after one change.
+
+    Without slots, so that the id, a digest that every stage asks for, is computed once.
+    """
 
     #: Document path from the database root: "conversations/c1/messages/m1".
     path: str
@@ -133,7 +137,7 @@ class Change:
         """Give the commit time, microseconds since the Unix epoch."""
         return self.version // 2
 
-    @property
+    @functools.cached_property
     def event_id(self) -> str:
         """Give the CloudEvents `id`: the same on every redelivery of the same change."""
         return event_id_of(self.path, self.version)

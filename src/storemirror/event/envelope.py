@@ -14,7 +14,7 @@ import msgspec
 
 from storemirror.clock import LAST_US, rfc3339_from_us, us_from_rfc3339
 from storemirror.errors import EnvelopeInvalid
-from storemirror.event.change import Change, EventType, Fields, Origin, event_id_of
+from storemirror.event.change import Change, EventType, Fields, Origin
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 DATA_SCHEMA: Final = "urn:storemirror:event-data:v1"
@@ -162,7 +162,7 @@ def decode_change(body: bytes, *, source: str) -> Change:
     if problem is not None:
         raise EnvelopeInvalid(problem, event_id=envelope.id, path=data.path)
     expected = data.expected_version
-    return Change(
+    change = Change(
         path=data.path,
         version=int(data.version),
         origin=data.origin,
@@ -172,6 +172,11 @@ def decode_change(body: bytes, *, source: str) -> Change:
         expected_version=None if expected is None else int(expected),
         traceparent=envelope.traceparent,
     )
+    if envelope.id != change.event_id:
+        raise EnvelopeInvalid(
+            "the id is not the digest of path and version", event_id=envelope.id, path=data.path
+        )
+    return change
 
 
 def _contradiction(envelope: Envelope, source: str) -> str | None:
@@ -185,8 +190,6 @@ def _contradiction(envelope: Envelope, source: str) -> str | None:
     if problem is not None:
         return problem
     version = int(data.version)
-    if envelope.id != event_id_of(data.path, version):
-        return "the id is not the digest of path and version"
     is_deleted = version % 2 == 1
     if is_deleted != (envelope.type == EventType.DELETED) or is_deleted != (data.fields is None):
         return "type, version and fields do not agree on whether the document was deleted"
