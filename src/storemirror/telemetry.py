@@ -57,6 +57,14 @@ class LogEvent(enum.StrEnum):
     DRAIN_FINISHED = "drain.finished"
     #: A dead letter that the bus made by itself was put back.
     DEAD_LETTER_RESUBMITTED = "drain.dead_letter_resubmitted"
+    #: Somebody who may not deliver called the receiver; carries why, and nothing of the token.
+    CALLER_REFUSED = "receiver.caller_refused"
+    #: A delivery that cannot be read went to the bus as it came, for the writer to set aside.
+    DELIVERY_UNREADABLE = "receiver.delivery_unreadable"
+    #: The bus takes no events: deliveries are answered 503, and come again.
+    BUS_FAILED = "receiver.bus_failed"
+    #: The bus takes events again.
+    BUS_RECOVERED = "receiver.bus_recovered"
 
 
 def configure_logging(level: str) -> None:

@@ -6,8 +6,9 @@ A command asks `Parts` for what it needs; only that is opened, and all of it is 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ from storemirror.event.envelope import source_of
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.port import DocumentStore
 from storemirror.source.reread import SourceReread
 from storemirror.sql.port import SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
@@ -133,8 +135,39 @@ class Parts:
             store=self.settings.firestore.database,
         )
 
-    async def store(self) -> EmbeddedDocumentStore:
-        """Give the document store."""
+    async def store(self) -> DocumentStore:
+        """Give the document store that the settings name."""
+        if self.settings.documents.kind == "embedded":
+            return await self.embedded_store()
+        try:
+            from storemirror.source import firestore  # noqa: PLC0415 - an extra, not always there
+        except ImportError as exc:
+            raise ConfigError(
+                "documents.kind is firestore, and Google's client is not installed: "
+                "pip install -e '.[firestore]' in the checkout"
+            ) from exc
+        address = firestore.FirestoreAddress(
+            project=self.settings.text_of("firestore.project"),
+            database=self.settings.firestore.database,
+            emulator_host=self.settings.firestore.emulator_host,
+        )
+        store = firestore.open_firestore(address, self.clock)
+        self._stack.push_async_callback(store.aclose)
+        return store
+
+    async def pending(self) -> Callable[[int], Awaitable[int]] | None:
+        """Give what counts changes not yet on the bus; None where the store cannot tell."""
+        if self.settings.documents.kind == "embedded":
+            return (await self.embedded_store()).pending_count
+        return None
+
+    @property
+    def store_settings(self) -> tuple[str, ...]:
+        """Name the settings that the document store needs, beside the project."""
+        return ("documents.dsn",) if self.settings.documents.kind == "embedded" else ()
+
+    async def embedded_store(self) -> EmbeddedDocumentStore:
+        """Give the embedded document store."""
         database = await self._database("documents.dsn", DOCUMENTS, max_size=8)
         store = EmbeddedDocumentStore(database)
         if not self._is_store_prepared:
@@ -145,6 +178,44 @@ class Parts:
     async def reread(self) -> SourceReread:
         """Give what reads documents again."""
         return SourceReread(await self.store(), self.model, source=self.source)
+
+    async def serve_triggers(
+        self, stop: asyncio.Event, *, on_listening: Callable[[int], None]
+    ) -> Mapping[str, object]:
+        """
+        Take trigger deliveries until `stop` is set, and give what was counted.
+
+        Args:
+            stop: ends it; deliveries under way are answered first.
+            on_listening: told the port.
+
+        Raises:
+            ConfigError: the address cannot be listened on, or others could reach it and nothing
+                says who may; nothing was opened.
+        """
+        try:
+            from storemirror.source import receiver, receiver_auth  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise ConfigError(
+                "the trigger receiver's packages are not installed: "
+                "pip install -e '.[triggers]' in the checkout"
+            ) from exc
+        triggers = self.settings.triggers
+        callers = receiver_auth.caller_rules(
+            host=triggers.host,
+            audience=triggers.audience,
+            service_accounts=triggers.service_accounts,
+            certs_url=triggers.certs_url or receiver_auth.GOOGLE_CERTS_URL,
+        )
+        app = receiver.create_trigger_receiver(
+            publisher=await self.publisher(),
+            model=self.model,
+            source=self.source,
+            clock=self.clock,
+            callers=callers,
+        )
+        await receiver.serve(app, triggers.host, triggers.port, stop, on_listening=on_listening)
+        return app.status()
 
     async def publisher(self) -> Publisher:
         """Give the topic's publisher."""

@@ -18,7 +18,7 @@ from storemirror.config import load_settings
 from storemirror.wiring import Parts
 
 _TIMEOUT_S = 120.0
-_OWN_VARIABLES = ("STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
+_OWN_VARIABLES = ("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +94,5 @@ async def deployed(operator: Operator) -> Operator:
     assert (await operator.runs("schema", "apply")).status == 0
     assert (await operator.runs("bus", "provision")).status == 0
     async with operator.parts() as parts:
-        await (await parts.store()).prepare()
+        await (await parts.embedded_store()).prepare()
     return operator

@@ -22,7 +22,7 @@ MESSAGE = "conversations/c1/messages/m1"
 async def write_documents(operator: Operator, *writes: Write) -> None:
     """Write as the app does, and let the triggers publish."""
     async with operator.parts() as parts:
-        store = await parts.store()
+        store = await parts.embedded_store()
         await store.commit(writes)
         relay = TriggerRelay(
             store, parts.model, await parts.publisher(), SystemClock(), source=parts.source

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import itertools
 import re
 import sys
 import tomllib
@@ -113,9 +114,11 @@ def imported_packages(source: str) -> set[str]:
 
 def declared_packages(pyproject: str) -> set[str]:
     """Give the import names of what the package is installed with."""
-    listed = tomllib.loads(pyproject)["project"]["dependencies"]
-    # pydantic's own core: pinned by it to the digit, and documented as part of it.
-    return {"pydantic_core"} | {
+    project = tomllib.loads(pyproject)["project"]
+    extras = itertools.chain.from_iterable(project.get("optional-dependencies", {}).values())
+    listed = [*project["dependencies"], *extras]
+    # pydantic's own core, and what Google's packages bring and document as theirs.
+    return {"pydantic_core", "google", "grpc"} | {
         re.split(r"[\[<>=!~; ]", entry)[0].lower().replace("-", "_") for entry in listed
     }
 

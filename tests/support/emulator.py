@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,10 +31,12 @@ from storemirror.clock import wait_until
 START_TIMEOUT_S: Final = 60.0
 INSTALL_LINE: Final = (
     "needs Google's Firestore emulator and Java:"
-    " apt-get install google-cloud-cli-firestore-emulator (or firebase setup:emulators:firestore),"
-    " or name its jar in STOREMIRROR_TEST_FIRESTORE_JAR"
+    " apt-get install google-cloud-cli-firestore-emulator (from Google's apt repository),"
+    " or firebase setup:emulators:firestore, or name its jar in STOREMIRROR_TEST_FIRESTORE_JAR"
 )
 _MAIN_CLASS: Final = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+#: Where Debian's package puts it.
+SDK_ROOT: Final = Path("/usr/lib/google-cloud-sdk")
 _IN_SDK: Final = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
 #: Option of Linux's prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
@@ -46,14 +49,18 @@ def found_jar(environment: Mapping[str, str], home: Path) -> Path | None:
     if named:
         return Path(named)
     gcloud = shutil.which("gcloud", path=environment.get("PATH"))
-    roots = [Path("/usr/lib/google-cloud-sdk"), home / "google-cloud-sdk"]
+    roots = [SDK_ROOT, home / "google-cloud-sdk"]
     if gcloud is not None:
         roots.append(Path(gcloud).resolve().parents[1])
     candidates = [root / _IN_SDK for root in roots]
-    candidates += sorted(
-        (home / ".cache/firebase/emulators").glob("cloud-firestore-emulator-*.jar"), reverse=True
-    )
+    kept = (home / ".cache" / "firebase" / "emulators").glob("cloud-firestore-emulator-*.jar")
+    candidates += sorted(kept, key=_version_of, reverse=True)
     return next((jar for jar in candidates if jar.exists()), None)
+
+
+def _version_of(jar: Path) -> list[int]:
+    """Give the numbers in a jar's name, to be compared."""
+    return [int(digits) for digits in re.findall(r"[0-9]+", jar.stem)]
 
 
 @contextlib.contextmanager
@@ -75,8 +82,8 @@ def running_emulator(jar: Path, log: Path) -> Iterator[str]:
         )
     host = f"127.0.0.1:{port}"
     try:
-        wait_until(lambda: _answers(host) or process.poll() is not None, START_TIMEOUT_S)
-        if not _answers(host):
+        wait_until(lambda: answers(host) or process.poll() is not None, START_TIMEOUT_S)
+        if not answers(host):
             pytest.fail(f"the Firestore emulator did not start: {log.read_text()[-500:]}")
         yield host
     finally:
@@ -90,7 +97,8 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _answers(host: str) -> bool:
+def answers(host: str) -> bool:
+    """Tell whether an emulator listens there."""
     try:
         with urllib.request.urlopen(f"http://{host}/", timeout=5.0) as answer:
             return bool(answer.status == 200)

@@ -54,7 +54,7 @@ def check(
         drain_timeout_s=drain_seconds,
     )
     parts = Parts(context.obj.settings())
-    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
     found, repaired_count = asyncio.run(_run(parts, settings, with_repair=repair, quiet=as_json))
     if as_json:
         shown = found.to_json() | {"limit": limit}
@@ -87,7 +87,7 @@ async def _run(
                 model=parts.model,
                 bus_admin=await parts.bus_admin(),
                 subscription=parts.subscription,
-                pending=store.pending_count,
+                pending=await parts.pending(),
                 clock=parts.clock,
                 settings=settings,
                 on_progress=show,

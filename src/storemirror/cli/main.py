@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from storemirror.cli import bus, check, demo, dlq, schema, writer
+from storemirror.cli import backfill, bus, check, demo, dlq, schema, triggers, writer
 from storemirror.cli.output import say
 from storemirror.config import Settings, load_settings
 from storemirror.errors import StoreMirrorError
@@ -76,9 +76,12 @@ def options(
 app.command("demo")(demo.demo)
 app.add_typer(schema.app, name="schema")
 app.add_typer(bus.app, name="bus")
+app.command("triggers")(triggers.triggers)
 app.command("writer")(writer.writer)
 app.command("drain")(writer.drain)
 app.command("check")(check.check)
+app.command("backfill")(backfill.backfill)
+app.command("reconcile")(backfill.reconcile)
 app.add_typer(dlq.app, name="dlq")
 
 

@@ -61,7 +61,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[asyncio.Event]:
-    """Lend an event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C ends at once."""
+    """Lend an event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C ends all."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -28,7 +28,7 @@ def writer(context: typer.Context) -> None:
 
 async def _run_writer(parts: Parts) -> WriterStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
-    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
     async with parts:
         processor = create_sql_writer_processor(
             consumer=await parts.consumer(),
@@ -64,7 +64,7 @@ def drain(
 
 async def _run_drain(parts: Parts, max_duration_s: float) -> DrainStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
-    parts.require("documents.dsn", "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
     async with parts:
         return await drain_realtime_mirror_queue(
             consumer=await parts.consumer(),

@@ -80,6 +80,13 @@ def _paths(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _words(value: object) -> object:
+    """Take a list as TOML has it, and a comma-separated one as an environment variable has it."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(value) if isinstance(value, list) else value
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
@@ -98,12 +105,23 @@ class FirestoreSettings(Section):
 
     project: Text | None = Field(default=None, description="the Firebase project's id")
     database: Text = Field(default="(default)", description="the Firestore database's id")
+    emulator_host: Text | None = Field(
+        default=None,
+        description="host:port of a Firestore emulator; never set in production",
+        json_schema_extra={"env": "FIRESTORE_EMULATOR_HOST"},
+    )
 
 
 class DocumentsSettings(Section):
-    """The embedded document store."""
+    """Where documents are."""
 
-    dsn: Dsn | None = Field(default=None, description=f"where the documents are: {_DSN_FORM}")
+    kind: Literal["embedded", "firestore"] = Field(
+        default="embedded",
+        description="embedded (the laptop's) or firestore (an extra)",
+    )
+    dsn: Dsn | None = Field(
+        default=None, description=f"where the embedded documents are: {_DSN_FORM}"
+    )
 
 
 class SqlSettings(Section):
@@ -174,6 +192,29 @@ class WriterSettings(Section):
     )
 
 
+class TriggersSettings(Section):
+    """The trigger receiver, `storemirror triggers`."""
+
+    host: Text = Field(
+        default="127.0.0.1",
+        description="address to listen on; other machines reach it only with the next settings",
+    )
+    port: int = Field(
+        default=8085, ge=0, le=65_535, description="port to listen on, 0 to 65535; 0: any free one"
+    )
+    audience: Text | None = Field(
+        default=None, description="what a caller's token must be for: the receiver's own address"
+    )
+    service_accounts: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        description="a list of the e-mail addresses of those who may deliver; in the environment "
+        "separated by commas",
+    )
+    certs_url: Text | None = Field(
+        default=None, description="where the keys of tokens are; Google's when not set"
+    )
+
+
 class PostgresSettings(Section):
     """The embedded PostgreSQL."""
 
@@ -201,6 +242,7 @@ class Settings(Section):
     bus: BusSettings = Field(default=BusSettings(), description="[bus]")
     model: ModelSettings = Field(default=ModelSettings(), description="[model]")
     writer: WriterSettings = Field(default=WriterSettings(), description="[writer]")
+    triggers: TriggersSettings = Field(default=TriggersSettings(), description="[triggers]")
     postgres: PostgresSettings = Field(default=PostgresSettings(), description="[postgres]")
     log: LogSettings = Field(default=LogSettings(), description="[log]")
     #: Setting -> name in the database: "SQL_PROC_UPSERT_DM_MESSAGE" -> "upsert_message".

@@ -106,7 +106,7 @@ def _embedded_parts(
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_"))
+            if not name.startswith(("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_"))
         }
         environment = inherited | {
             "STOREMIRROR_CONFIG": str(config),
@@ -157,7 +157,7 @@ class Demo:
         await (await parts.schema()).apply()
         self._admin: BusAdmin = await parts.bus_admin()
         await self._admin.provision(parts.topic(lock_duration_s=LOCK_DURATION_S))
-        self._store: EmbeddedDocumentStore = await parts.store()
+        self._store: EmbeddedDocumentStore = await parts.embedded_store()
         await self._store.prepare()
         self._app = SocialApp(self._store, self._clock, seed=self._options.seed)
         draw = random.Random(self._options.seed)  # noqa: S311 - faults, not secrets

@@ -18,12 +18,16 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
+from storemirror.errors import ReadTimeRefused
 from storemirror.event.change import Fields
+from storemirror.source.budget import ReadBudget
+from storemirror.source.key_ranges import key_of_path, path_of_key, ranges_between
 from storemirror.source.port import (
     Document,
     DocumentChange,
     DocumentPage,
     DocumentRead,
+    KeyRange,
     PreconditionFailed,
     Write,
 )
@@ -54,11 +58,32 @@ _SCAN: Final = """
 SELECT path, fields, create_time_us, update_time_us
 FROM documents.document
 WHERE collection = %(collection)s AND segments > %(after)s::text[]
+  AND segments <= %(up_to)s::text[]
   AND (%(wanted)s::text[] IS NULL OR NOT EXISTS (
       SELECT FROM unnest(segments, %(wanted)s::text[]) AS s (segment, wanted)
       WHERE s.segment <> s.wanted))
 ORDER BY segments
 LIMIT %(limit)s
+"""
+_COUNT: Final = """
+SELECT count(*)
+FROM (SELECT FROM documents.document
+      WHERE collection = %s
+        AND (%s::text[] IS NULL OR NOT EXISTS (
+            SELECT FROM unnest(segments, %s::text[]) AS s (segment, wanted)
+            WHERE s.segment <> s.wanted))
+      LIMIT %s) AS counted
+"""
+_PARTITIONS: Final = """
+SELECT max(segments)
+FROM (SELECT segments, ntile(%s) OVER (ORDER BY segments) AS part
+      FROM documents.document
+      WHERE collection = %s
+        AND (%s::text[] IS NULL OR NOT EXISTS (
+            SELECT FROM unnest(segments, %s::text[]) AS s (segment, wanted)
+            WHERE s.segment <> s.wanted))) AS parts
+GROUP BY part
+ORDER BY part
 """
 _LOCK_RELAY: Final = "SELECT pg_try_advisory_xact_lock(2)"
 _OUTBOX: Final = """
@@ -100,33 +125,37 @@ class EmbeddedView:
         return self._read_time_us
 
     async def scan(
-        self, pattern: Sequence[str], *, page_size: int = 300, max_count: int | None = None
+        self,
+        pattern: Sequence[str],
+        *,
+        page_size: int = 300,
+        max_count: int | None = None,
+        within: KeyRange | None = None,
+        budget: ReadBudget | None = None,
     ) -> AsyncIterator[DocumentPage]:
         """See `PinnedView.scan`.  ValueError: the pattern leaves a collection open."""
-        wanted = _wanted_segments(pattern)
-        after: list[str] = []
+        bounds = {"wanted": _wanted_segments(pattern), **_bounds(pattern, within or KeyRange())}
+        paid = budget or ReadBudget()
         remaining = max_count
         while remaining is None or remaining > 0:
-            limit = page_size if remaining is None else min(page_size, remaining)
-            documents = await self._page(pattern, wanted, after, limit)
+            wanted_count = page_size if remaining is None else min(page_size, remaining)
+            limit = paid.reserve(wanted_count)
+            spent_count = limit
+            try:
+                documents = await self._page(bounds, limit)
+                spent_count = max(len(documents), 1)
+            finally:
+                paid.settle(limit, spent_count=spent_count)
             if documents:
                 yield DocumentPage(documents=documents, read_time_us=self._read_time_us)
             if len(documents) < limit:
                 return
-            after = documents[-1].path.split("/")
+            bounds["after"] = documents[-1].path.split("/")
             remaining = None if remaining is None else remaining - len(documents)
 
-    async def _page(
-        self, pattern: Sequence[str], wanted: list[str | None] | None, after: list[str], limit: int
-    ) -> tuple[Document, ...]:
-        """Read the documents that follow `after`."""
-        parameters = {
-            "collection": _collection_of(pattern),
-            "after": after,
-            "wanted": wanted,
-            "limit": limit,
-        }
-        cursor = await self._conn.execute(_SCAN, parameters)
+    async def _page(self, bounds: dict[str, Any], limit: int) -> tuple[Document, ...]:
+        """Read the documents that follow `bounds["after"]`."""
+        cursor = await self._conn.execute(_SCAN, {**bounds, "limit": limit})
         return tuple(
             Document(
                 path=path,
@@ -199,18 +228,35 @@ class EmbeddedDocumentStore:
         return int(commit_time_us)
 
     @contextlib.asynccontextmanager
-    async def pinned(self) -> AsyncIterator[EmbeddedView]:
-        """See `DocumentStore.pinned`.
+    async def pinned(self, read_time_us: int | None = None) -> AsyncIterator[EmbeddedView]:
+        """See `DocumentStore.pinned`.  Only now can be seen: the past is not kept.
 
         The view's snapshot is taken while another connection holds the clock's lock, under which
         it drew the read time: whoever commits has an earlier time and is done, or waits.
         """
+        if read_time_us is not None:
+            raise ReadTimeRefused("the embedded store shows no moment but now; nothing was read")
         async with self._database.transaction() as conn:
             await conn.execute(_PIN)
             async with self._database.transaction() as locking:
-                [(read_time_us,)] = await _fetch(locking, _DRAW_TIME)
+                [(now_us,)] = await _fetch(locking, _DRAW_TIME)
                 await conn.execute(_TAKE_SNAPSHOT)
-            yield EmbeddedView(conn, read_time_us)
+            yield EmbeddedView(conn, now_us)
+
+    async def count(self, pattern: Sequence[str], *, max_count: int | None = None) -> int:
+        """See `DocumentStore.count`.  Exact: a scan reads only what fits."""
+        wanted = _wanted_segments(pattern)
+        parameters = (_collection_of(pattern), wanted, wanted, max_count)
+        [(count,)] = await self._database.fetch(_COUNT, parameters)
+        return int(count)
+
+    async def partitions(self, pattern: Sequence[str], max_count: int) -> list[KeyRange]:
+        """See `DocumentStore.partitions`.  Equally full; looks at every key."""
+        wanted = _wanted_segments(pattern)
+        parameters = (max_count, _collection_of(pattern), wanted, wanted)
+        found = await self._database.fetch(_PARTITIONS, parameters)
+        bounds = [key_of_path(pattern, segments) for (segments,) in found[:-1]]
+        return ranges_between(key for key in bounds if key is not None)
 
     @contextlib.asynccontextmanager
     async def outbox_batch(
@@ -304,6 +350,19 @@ def _wanted_segments(pattern: Sequence[str]) -> list[str | None] | None:
     if all(s.startswith("{") for s in pattern[1::2]):
         return None
     return [None if s.startswith("{") else s for s in pattern]
+
+
+def _bounds(pattern: Sequence[str], within: KeyRange) -> dict[str, Any]:
+    """Give where a scan begins and ends.
+
+    An end always: one that may be absent would be a filter and no bound of the index in a plan
+    that is used again, and the last page of a range would read to the end of the collection.
+    """
+    up_to = [f"{pattern[0]}\U0010ffff"]
+    if within.up_to is not None:
+        up_to = path_of_key(pattern, within.up_to).split("/")
+    after = [] if within.after is None else path_of_key(pattern, within.after).split("/")
+    return {"collection": _collection_of(pattern), "after": after, "up_to": up_to}
 
 
 def _decoded(fields: str) -> Fields:

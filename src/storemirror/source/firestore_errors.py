@@ -9,7 +9,12 @@ from typing import Final
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 
-from storemirror.errors import SourceRefused, SourceUnavailable, StoreMirrorError
+from storemirror.errors import (
+    ReadTimeRefused,
+    SourceRefused,
+    SourceUnavailable,
+    StoreMirrorError,
+)
 
 #: The server, not the call, is in trouble: a repeated read may go through.
 TRANSIENT: Final = (
@@ -54,9 +59,11 @@ def translated(exc: Exception, where: str) -> StoreMirrorError:
             return SourceUnavailable(f"{where}: {words}")
         return SourceRefused(f"{where}: no credentials that Google takes: {words}")
     advice = next((text for kind, text in _ADVICE if isinstance(exc, kind)), "")
-    if isinstance(exc, google_errors.BadRequest) and _is_about_read_time(words):
-        advice = _TOO_OLD
-    kind = SourceUnavailable if isinstance(exc, TRANSIENT) else SourceRefused
+    kind: type[StoreMirrorError] = SourceRefused
+    if isinstance(exc, TRANSIENT):
+        kind = SourceUnavailable
+    elif isinstance(exc, google_errors.BadRequest) and _is_about_read_time(words):
+        kind, advice = ReadTimeRefused, _TOO_OLD
     return kind(f"{where}: {words}{f' ({advice})' if advice else ''}")
 
 

@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from storemirror.event.change import Fields
+from storemirror.source.budget import ReadBudget
+
+#: A document's key: the parameters of its path, in order.  Keys are compared part by part as
+#: UTF-8 bytes, which is how Python compares them as tuples of text.
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,16 @@ class DocumentPage:
     documents: tuple[Document, ...]
     #: The read time that covers this page.
     read_time_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRange:
+    """The keys above `after`, up to and with `up_to`; a bound need be no document's."""
+
+    #: None: from the first key.
+    after: Key | None = None
+    #: None: to the last key.
+    up_to: Key | None = None
 
 
 class Precondition(enum.Enum):
@@ -93,7 +108,13 @@ class PinnedView(Protocol):
         ...
 
     def scan(
-        self, pattern: Sequence[str], *, page_size: int = 300, max_count: int | None = None
+        self,
+        pattern: Sequence[str],
+        *,
+        page_size: int = 300,
+        max_count: int | None = None,
+        within: KeyRange | None = None,
+        budget: ReadBudget | None = None,
     ) -> AsyncIterator[DocumentPage]:
         """
         Read every document whose path fits, by rising key.
@@ -102,10 +123,16 @@ class PinnedView(Protocol):
             pattern: segments of a path pattern (`Entity.path`).
             page_size: most documents a page.
             max_count: stop after so many documents; None for all.
+            within: read only documents with these keys; None for all.
+            budget: asked before each query, told after it; None: reads are not counted.
 
         Returns:
             Pages in which keys (the path's parameters, compared part by part as UTF-8 bytes)
             rise, within a page and from page to page.
+
+        Raises:
+            ReadBudgetSpent: the next query was not sent; the pages given so far are whole.
+            ReadTimeRefused: the store no longer shows this view's moment.
         """
         ...
 
@@ -132,8 +159,47 @@ class DocumentStore(Protocol):
         """
         ...
 
-    def pinned(self) -> AbstractAsyncContextManager[PinnedView]:
-        """Open a view on the store as it is now, unmoved by later commits."""
+    def pinned(self, read_time_us: int | None = None) -> AbstractAsyncContextManager[PinnedView]:
+        """
+        Open a view on the store, unmoved by later commits.
+
+        Args:
+            read_time_us: the moment, by the store's clock: that of an earlier view; None for now.
+
+        Raises:
+            ReadTimeRefused: the store does not show this moment (it may also be said by the
+                view's first scan); a view of now can be had.
+        """
+        ...
+
+    async def count(self, pattern: Sequence[str], *, max_count: int | None = None) -> int:
+        """
+        Count the documents that a scan of this pattern reads, as of now.
+
+        Firestore bills one read for each 1,000 counted, and one at least.
+
+        Args:
+            pattern: segments of a path pattern.
+            max_count: count no further; None: to the end.
+
+        Returns:
+            At least the number of documents whose path fits; more where the scan must pass
+            over others of the same collection group.
+        """
+        ...
+
+    async def partitions(self, pattern: Sequence[str], max_count: int) -> list[KeyRange]:
+        """
+        Divide the keys into ranges that can be read at the same time.
+
+        Args:
+            pattern: segments of a path pattern.
+            max_count: most ranges, at least 1.
+
+        Returns:
+            Ranges by rising key, without gap or overlap, from the first key to the last; about
+            equally full as far as the store can tell.
+        """
         ...
 
     async def aclose(self) -> None:

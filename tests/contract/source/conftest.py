@@ -10,8 +10,11 @@ from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
-from storemirror.source.firestore import FirestoreDocumentStore, open_firestore
-from storemirror.source.firestore_calls import FirestoreAddress
+from storemirror.source.firestore import (
+    FirestoreAddress,
+    FirestoreDocumentStore,
+    open_firestore,
+)
 from storemirror.source.port import DocumentStore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
 

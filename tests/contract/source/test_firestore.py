@@ -86,9 +86,15 @@ async def fields_at(store: DocumentStore, path: str) -> Fields:
     return read.document.fields
 
 
-async def paths_of(store: DocumentStore, pattern: tuple[str, ...], **limits: int) -> list[str]:
+async def paths_of(
+    store: DocumentStore,
+    pattern: tuple[str, ...],
+    page_size: int = 300,
+    max_count: int | None = None,
+) -> list[str]:
     async with store.pinned() as view:
-        return [d.path async for page in view.scan(pattern, **limits) for d in page.documents]
+        pages = view.scan(pattern, page_size=page_size, max_count=max_count)
+        return [document.path async for page in pages for document in page.documents]
 
 
 def a_write(path: str, **document: object) -> Write:

@@ -10,10 +10,18 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from storemirror.clock import SystemClock
-from storemirror.errors import SourceRefused, SourceUnavailable, StoreMirrorError
+from storemirror.errors import (
+    ReadTimeRefused,
+    SourceRefused,
+    SourceUnavailable,
+    StoreMirrorError,
+)
 from storemirror.event.value import encode_fields
-from storemirror.source.firestore import FirestoreDocumentStore, open_firestore
-from storemirror.source.firestore_calls import FirestoreAddress
+from storemirror.source.firestore import (
+    FirestoreAddress,
+    FirestoreDocumentStore,
+    open_firestore,
+)
 from storemirror.source.port import Precondition, Write
 from tests.support.faulty_firestore import Fault, FaultyFirestore, faulty_firestore
 
@@ -78,10 +86,12 @@ REFUSALS = [
     (Code.PERMISSION_DENIED, "Missing or insufficient permissions.", "roles/datastore.viewer"),
     (Code.UNAUTHENTICATED, "Request had invalid credentials.", "credentials"),
     (Code.NOT_FOUND, "The database (default) does not exist for project p", "does not exist"),
-    (Code.FAILED_PRECONDITION, "The requested snapshot version is too old.", "one hour"),
-    (Code.INVALID_ARGUMENT, "read_time must be within the past hour", "one hour"),
     (Code.FAILED_PRECONDITION, "The query requires an index.", "requires an index"),
     (Code.UNIMPLEMENTED, "Datastore Mode", "Datastore Mode"),
+]
+TOO_OLD = [
+    (Code.FAILED_PRECONDITION, "The requested snapshot version is too old.", "one hour"),
+    (Code.INVALID_ARGUMENT, "read_time must be within the past hour", "one hour"),
 ]
 OUTAGES = [
     (Code.UNAVAILABLE, "connection refused", "reaches"),
@@ -96,8 +106,11 @@ OUTAGES = [
 
 @pytest.mark.parametrize(
     ("code", "words", "said", "error"),
-    [(*case, SourceRefused) for case in REFUSALS]
-    + [(*case, SourceUnavailable) for case in OUTAGES],
+    [
+        *((*case, SourceRefused) for case in REFUSALS),
+        *((*case, ReadTimeRefused) for case in TOO_OLD),
+        *((*case, SourceUnavailable) for case in OUTAGES),
+    ],
 )
 async def test_every_status_becomes_an_error_with_clear_words(
     impatient: FirestoreDocumentStore,
@@ -114,8 +127,9 @@ async def test_every_status_becomes_an_error_with_clear_words(
             await call
         assert impatient._calls.where in str(caught.value)
         assert words in str(caught.value)
-    with pytest.raises(error, match=re.escape(said)):
+    with pytest.raises(error, match=re.escape(said)) as caught:
         await scanned(impatient, 300)
+    assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(("code", "words"), [(c, w) for c, w, _ in OUTAGES])

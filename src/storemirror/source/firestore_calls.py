@@ -1,0 +1,345 @@
+"""
+The calls to Firestore: requests out of our values, our values out of the answers.
+
+The generated client is used, below the one with collections and snapshots: that one turns values
+into Python's own on the way, and gives the bare messages to nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+from google.api_core import exceptions as google_errors
+from google.cloud.firestore_v1 import types
+from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
+from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from storemirror.clock import Clock
+from storemirror.errors import SourceRefused
+from storemirror.event.value import ValueInvalid
+from storemirror.source.budget import ReadBudget
+from storemirror.source.firestore_errors import TRANSIENT, translated_errors
+from storemirror.source.firestore_names import ScanPlan
+from storemirror.source.firestore_values import Proto, fill_fields, fill_time
+from storemirror.source.port import Document, DocumentRead, Precondition, Write
+from storemirror.source.proto_values import fields_from_proto, us_from_proto
+
+#: How long one call may take.  A page of a scan is one call.
+CALL_TIMEOUT_S: Final = 60.0
+#: First and longest wait before a call is repeated; each is drawn at random below its bound.
+RETRY_FIRST_S: Final = 0.1
+RETRY_LONGEST_S: Final = 5.0
+#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.
+PAGE_MAX_BYTES: Final = 16 * 1024 * 1024
+_NAME_FIELD: Final = "__name__"
+_COUNT_ALIAS: Final = "counted"
+#: As Google's own client sets them: no limit on messages, a sign of life while idle.
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirestoreAddress:
+    """Which Firestore, and where."""
+
+    project: str
+    database: str = "(default)"
+    #: host:port of an emulator; None: Google's, with application default credentials.
+    emulator_host: str | None = None
+    #: For how long reads are repeated while Firestore is in trouble; so are commits that lost
+    #: against another one, of which nothing was written.
+    retry_within_s: float = 10.0
+
+    @property
+    def name(self) -> str:
+        """Give the database's resource name."""
+        return f"projects/{self.project}/databases/{self.database}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one query of a scan gave."""
+
+    documents: tuple[Document, ...]
+    #: The last path read, to go on after; None: there is nothing behind it.
+    last_path: str | None
+    #: Document reads that it cost.
+    read_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The documents behind the path `after`, up to and with the one at `up_to`; None: no bound."""
+
+    after: str | None = None
+    up_to: str | None = None
+
+
+class FirestoreCalls:
+    """One database of Firestore, and the calls that the adapter makes to it."""
+
+    def __init__(self, address: FirestoreAddress, clock: Clock) -> None:
+        """Make the channel; it connects at the first call."""
+        self.where = f"Firestore {address.name}"
+        self.read_count = 0
+        self._address = address
+        self._clock = clock
+        self._documents = f"{address.name}/documents"
+        self._metadata = [("google-cloud-resource-prefix", address.name)]
+        if address.emulator_host is not None:
+            self._metadata.append(("authorization", "Bearer owner"))
+        self._client = FirestoreAsyncClient(transport=_transport(address.emulator_host))
+
+    async def aclose(self) -> None:
+        """Close the channel."""
+        await self._client.transport.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, path: str) -> DocumentRead:
+        """Read one document as it is now; see `DocumentStore.get`."""
+        request = types.BatchGetDocumentsRequest.pb()(database=self._address.name)
+        request.documents.append(self._name_of(path))
+
+        async def send() -> Proto:
+            [answer] = await self._answers(
+                self._client.batch_get_documents, types.BatchGetDocumentsRequest, request
+            )
+            return answer
+
+        with translated_errors(self.where):
+            answer = await self._repeated(send, TRANSIENT)
+        self.read_count += 1
+        return DocumentRead(
+            path=path,
+            document=self._document(answer.found) if answer.HasField("found") else None,
+            read_time_us=us_from_proto(answer.read_time),
+        )
+
+    async def commit(self, writes: Sequence[Write]) -> int:
+        """Commit, and give the commit time.  Google's errors come out as they are."""
+        request = types.CommitRequest.pb()(database=self._address.name)
+        for write in writes:
+            self._fill_write(request.writes.add(), write)
+
+        async def send() -> Proto:
+            return await self._client.commit(
+                types.CommitRequest.wrap(request),
+                retry=None,
+                timeout=CALL_TIMEOUT_S,
+                metadata=self._metadata,
+            )
+
+        answer = await self._repeated(send, (google_errors.Aborted,))
+        return us_from_proto(types.CommitResponse.pb(answer).commit_time)
+
+    async def page(
+        self, plan: ScanPlan, span: Span, limit: int, read_time_us: int, budget: ReadBudget
+    ) -> Found:
+        """Read the first `limit` documents of a scan's span, fewer if the budget is that low."""
+
+        async def send() -> Found:
+            granted_count = budget.reserve(limit)
+            # What a query that failed had read is not known: all that it might have.
+            spent_count = granted_count
+            try:
+                request = self._query(plan, span, granted_count, read_time_us)
+                found = await self._found(plan, request, granted_count)
+                spent_count = found.read_count
+            finally:
+                budget.settle(granted_count, spent_count=spent_count)
+            return found
+
+        with translated_errors(self.where):
+            return await self._repeated(send, TRANSIENT)
+
+    async def _found(self, plan: ScanPlan, request: Proto, limit: int) -> Found:
+        """Run a scan's query to its end, or until enough was seen."""
+        documents: list[Document] = []
+        count = size_bytes = 0
+        path: str | None = None
+        is_at_end = False
+        async with self._running(request) as answers:
+            async for message in answers:
+                found = types.RunQueryResponse.pb(message).document
+                if not found.name:
+                    continue  # says how far the query is, or that it is done
+                count += 1
+                self.read_count += 1
+                path = self._path_of(found.name)
+                segments = path.split("/")
+                if plan.fits(segments):
+                    documents.append(self._document(found))
+                is_at_end = plan.is_past(segments)
+                size_bytes += found.ByteSize()
+                if is_at_end or size_bytes > PAGE_MAX_BYTES:
+                    break
+        if count == 0:
+            self.read_count += 1  # a query costs one read at least
+        has_more = not is_at_end and (count == limit or size_bytes > PAGE_MAX_BYTES)
+        return Found(
+            documents=tuple(documents),
+            last_path=path if has_more else None,
+            read_count=max(count, 1),
+        )
+
+    async def count(self, plan: ScanPlan, max_count: int | None) -> int:
+        """Count what a scan reads, at most `max_count`; one read for each 1,000 counted."""
+        request = types.RunAggregationQueryRequest.pb()(parent=self._parent(plan))
+        aggregation = request.structured_aggregation_query
+        self._fill_query(aggregation.structured_query, plan, Span())
+        counting = aggregation.aggregations.add(alias=_COUNT_ALIAS).count
+        counting.SetInParent()
+        if max_count is not None:
+            counting.up_to.value = max_count
+
+        async def send() -> int:
+            answers = await self._answers(
+                self._client.run_aggregation_query, types.RunAggregationQueryRequest, request
+            )
+            found = [a.result.aggregate_fields for a in answers if a.HasField("result")]
+            return int(found[-1][_COUNT_ALIAS].integer_value)
+
+        with translated_errors(self.where):
+            counted = await self._repeated(send, TRANSIENT)
+        self.read_count += max(-(-counted // 1_000), 1)
+        return counted
+
+    async def partition_paths(self, plan: ScanPlan, max_count: int) -> list[str] | None:
+        """
+        Ask for paths that divide a collection group into at most `max_count` parts.
+
+        Returns:
+            Paths in no certain order, of other collections of the group among them; None where
+            the server has no partition queries, as Google's emulator.
+        """
+        request = types.PartitionQueryRequest.pb()(
+            parent=self._documents, partition_count=max_count - 1
+        )
+        # A partition query is for collection groups alone, from the database's root.
+        self._fill_query(request.structured_query, replace(plan, parent="", is_group=True), None)
+
+        async def send() -> list[str] | None:
+            try:
+                cursors = await self._client.partition_query(
+                    types.PartitionQueryRequest.wrap(request),
+                    retry=None,
+                    timeout=CALL_TIMEOUT_S,
+                    metadata=self._metadata,
+                )
+                bare = [types.Cursor.pb(cursor) async for cursor in cursors]
+            except google_errors.MethodNotImplemented:
+                return None
+            return [self._path_of(cursor.values[0].reference_value) for cursor in bare]
+
+        with translated_errors(self.where):
+            return await self._repeated(send, TRANSIENT)
+
+    @contextlib.asynccontextmanager
+    async def _running(self, request: Proto) -> AsyncIterator[Any]:
+        """Run a query; on leaving, the rest of its answer is called off."""
+        # An iterable by its annotation, and in fact a call, which can be ended early.
+        call: Any = await self._client.run_query(
+            types.RunQueryRequest.wrap(request),
+            retry=None,
+            timeout=CALL_TIMEOUT_S,
+            metadata=self._metadata,
+        )
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+    async def _answers(self, call: Any, kind: Any, request: Proto) -> Iterable[Proto]:
+        """Call what answers with a stream, and gather its bare messages."""
+        stream = await call(
+            kind.wrap(request), retry=None, timeout=CALL_TIMEOUT_S, metadata=self._metadata
+        )
+        return [type(message).pb(message) async for message in stream]
+
+    async def _repeated(
+        self, send: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...]
+    ) -> T:
+        """Send until it works, or fails otherwise, or the time for that is over."""
+        deadline_s = self._clock.monotonic_s() + self._address.retry_within_s
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(errors),
+            wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_LONGEST_S),
+            stop=lambda _: self._clock.monotonic_s() >= deadline_s,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        return await retrying(send)
+
+    def _query(self, plan: ScanPlan, span: Span, limit: int, read_time_us: int) -> Proto:
+        request = types.RunQueryRequest.pb()(parent=self._parent(plan))
+        fill_time(request.read_time, read_time_us)
+        self._fill_query(request.structured_query, plan, span)
+        request.structured_query.limit.value = limit
+        return request
+
+    def _parent(self, plan: ScanPlan) -> str:
+        return f"{self._documents}/{plan.parent}" if plan.parent else self._documents
+
+    def _fill_query(self, query: Proto, plan: ScanPlan, span: Span | None) -> None:
+        """Fill in which documents, by rising name; without a span all of the collection."""
+        selector = query.from_.add()
+        selector.collection_id = plan.collection_id
+        selector.all_descendants = plan.is_group
+        order = query.order_by.add()
+        order.field.field_path = _NAME_FIELD
+        order.direction = types.StructuredQuery.Direction.ASCENDING
+        if span is None:
+            return
+        query.start_at.before = span.after is None
+        lowest = span.after or plan.lowest_path
+        query.start_at.values.add().reference_value = self._name_of(lowest)
+        if span.up_to is not None:
+            query.end_at.before = False
+            query.end_at.values.add().reference_value = self._name_of(span.up_to)
+
+    def _fill_write(self, target: Proto, write: Write) -> None:
+        name = self._name_of(write.path)
+        if write.fields is None:
+            target.delete = name
+        else:
+            target.update.name = name
+            fill_fields(target.update.fields, write.fields)
+        if write.precondition is not Precondition.NONE:
+            target.current_document.exists = write.precondition is Precondition.EXISTS
+
+    def _document(self, found: Proto) -> Document:
+        path = self._path_of(found.name)
+        try:
+            fields = fields_from_proto(found.fields)
+        except ValueInvalid as exc:
+            raise SourceRefused(f"{path} cannot be read by this version: {exc}") from exc
+        return Document(
+            path=path,
+            fields=fields,
+            create_time_us=us_from_proto(found.create_time),
+            update_time_us=us_from_proto(found.update_time),
+        )
+
+    def _name_of(self, path: str) -> str:
+        return f"{self._documents}/{path}"
+
+    def _path_of(self, name: str) -> str:
+        return name.removeprefix(f"{self._documents}/")
+
+
+def _transport(emulator_host: str | None) -> FirestoreGrpcAsyncIOTransport:
+    """Make the way to an emulator, without encryption, or to Google's Firestore."""
+    if emulator_host is not None:
+        channel = grpc.aio.insecure_channel(emulator_host, options=_CHANNEL_OPTIONS)
+    else:
+        channel = FirestoreGrpcAsyncIOTransport.create_channel(options=_CHANNEL_OPTIONS)
+    return FirestoreGrpcAsyncIOTransport(channel=channel)
