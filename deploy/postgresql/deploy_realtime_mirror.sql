@@ -165,7 +165,7 @@ CREATE INDEX IF NOT EXISTS "user_block_purge" ON "storemirror"."user_block" (app
 --        whose version does not agree with the procedure's verb
 -- SM004  the transaction is not READ COMMITTED: a snapshot older than the locks would be trusted
 CREATE OR REPLACE FUNCTION "storemirror".check_events(p_events jsonb, p_is_deleted boolean)
-RETURNS void LANGUAGE plpgsql STABLE AS $$
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_unsound text;
     v_future text;
@@ -173,6 +173,10 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'the procedures must be called under READ COMMITTED, not %',
             current_setting('transaction_isolation') USING ERRCODE = 'SM004';
+    END IF;
+    -- An event is settled once its rows are committed: then they must be on disk.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     IF jsonb_typeof(p_events) IS DISTINCT FROM 'array'
         OR jsonb_array_length(p_events) NOT BETWEEN 1 AND 2000 THEN

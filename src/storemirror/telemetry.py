@@ -45,6 +45,8 @@ class LogEvent(enum.StrEnum):
     GATE_OPENED = "writer.gate_opened"
     #: One event was set aside with `reason`.
     EVENT_DEAD_LETTERED = "writer.event_dead_lettered"
+    #: Decoding one event ended in an error that nobody foresaw; it is set aside.
+    EVENT_UNDECODABLE = "writer.event_undecodable"
     #: Locks were lost before the deliveries were settled; they come again as duplicates.
     LOCKS_LOST = "writer.locks_lost"
     #: Locks could not be extended; tried again before they run out.

@@ -31,7 +31,7 @@ from storemirror.apply.settler import Settler
 from storemirror.apply.stats import WriterStats
 from storemirror.bus.port import Delivery, Publisher, Rejection
 from storemirror.clock import Clock
-from storemirror.errors import BusRefused, PoisonEventError, TransientError
+from storemirror.errors import PoisonEventError, StoreMirrorError
 from storemirror.event.change import Outcome
 from storemirror.sql.port import SqlMirror
 
@@ -129,7 +129,7 @@ class Applier:
         for index, taken in enumerate(expired):
             try:
                 await self._publish_anew(taken)
-            except (TransientError, PoisonEventError, BusRefused) as exc:
+            except StoreMirrorError as exc:
                 if decide_reread_settlement(exc) is Settlement.ABANDON:
                     await self._settler.abandon([t.delivery for t in expired[index:]])
                     return

@@ -13,6 +13,7 @@ from typing import Final
 from storemirror.apply.port import Taken
 from storemirror.clock import SECOND_US
 from storemirror.errors import (
+    BusRefused,
     DatabaseRefused,
     PoisonEventError,
     SchemaMismatch,
@@ -88,10 +89,14 @@ def is_worth_waiting_for(error: Exception) -> bool:
 def decide_reread_settlement(error: Exception) -> Settlement:
     """Tell what becomes of an expired event whose document could not be published anew.
 
+    A document that can never be an event, or that the bus refuses (too large), is set aside with
+    that reason; a source that does not answer, or says no, is not the event's fault.
+
     >>> decide_reread_settlement(TransientError("no answer")).value
     'abandon'
     """
-    return Settlement.ABANDON if isinstance(error, TransientError) else Settlement.DEAD_LETTER
+    is_own_fault = isinstance(error, PoisonEventError | BusRefused)
+    return Settlement.DEAD_LETTER if is_own_fault else Settlement.ABANDON
 
 
 def split_by_delivery(batch: Sequence[Taken]) -> list[list[Taken]]:

@@ -12,6 +12,7 @@ every other event one delivery and these none.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import structlog
@@ -281,7 +282,14 @@ class SqlWriterProcessor:
                 reason, words = exc.reason, str(exc)
             except Exception as exc:
                 reason, words = UNEXPECTED_REASON, f"decoding ended in {type(exc).__name__}"
-                _log.exception(LogEvent.WRITER_FAILED.value, id=delivery.message.message_id)
+                # Where, and not the error's own words: they may quote the document.
+                frame = traceback.extract_tb(exc.__traceback__)[-1]
+                _log.error(
+                    LogEvent.EVENT_UNDECODABLE.value,
+                    id=delivery.message.message_id,
+                    error=type(exc).__name__,
+                    at=f"{frame.filename}:{frame.lineno}",
+                )
             else:
                 self._lanes[lane_of(event, len(self._lanes))].put(Taken(delivery, event))
                 continue

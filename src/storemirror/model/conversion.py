@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
@@ -40,6 +41,10 @@ _LARGEST: Final[Mapping[str, str]] = {
     "Infinity": "1.7976931348623157e+308",
     "-Infinity": "-1.7976931348623157e+308",
 }
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
+_TIMESTAMP: Final = re.compile(
+    r"(?!0000)[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z", re.ASCII
+)
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -56,8 +61,11 @@ class Misfit(ValueError):
 class Conversion:
     """How a column takes its value."""
 
-    #: Kind of value that goes in as it stands, without a call; empty for none.
+    #: Kind of value that goes in as it stands; empty for none.
     plain_kind: str
+    #: Whether the content of such a value has its canonical form.  Our own sources see to it; of
+    #: other publishers nothing is taken on trust.
+    is_sound: Callable[[object], bool]
     #: For every other value but null.
     convert: Convert
 
@@ -78,7 +86,9 @@ def conversion_of(declared: ColumnType, limits: DialectLimits) -> Conversion:
     plain_kind = _PLAIN.get(declared, text_kind if limits.holds_nul else "")
     if plain_kind:
         return Conversion(
-            plain_kind=plain_kind, convert=functools.partial(_refused, declared=declared)
+            plain_kind=plain_kind,
+            is_sound=_SOUND.get(plain_kind, _is_text),
+            convert=functools.partial(_refused, declared=declared),
         )
     if text_kind:
         convert: Convert = functools.partial(_text, declared=declared, kind=text_kind)
@@ -88,27 +98,71 @@ def conversion_of(declared: ColumnType, limits: DialectLimits) -> Conversion:
         convert = _geo_point
     else:
         convert = functools.partial(_json, holds_nul=limits.holds_nul)
-    return Conversion(plain_kind="", convert=convert)
+    return Conversion(plain_kind="", is_sound=_is_text, convert=convert)
 
 
 def _refused(value: Value, where: str, *, declared: ColumnType) -> tuple[None, bool]:
-    raise Misfit.between(where, declared, kind_of(value))
+    raise Misfit.between(where, declared, _form_of(value))
+
+
+def _form_of(value: Value) -> str:
+    """Give the kind of a value, and whether its content is none of that kind."""
+    kind, content = next(iter(value.items()), ("nothing", None))
+    is_sound = _SOUND.get(kind)
+    named = kind_of(value)
+    return f"{named} of no canonical form" if is_sound and not is_sound(content) else named
+
+
+def _is_text(content: object) -> bool:
+    return isinstance(content, str)
+
+
+def _is_integer(content: object) -> bool:
+    return isinstance(content, str) and _INTEGER.fullmatch(content) is not None
+
+
+def _is_timestamp(content: object) -> bool:
+    return isinstance(content, str) and _TIMESTAMP.fullmatch(content) is not None
+
+
+def _is_boolean(content: object) -> bool:
+    return isinstance(content, bool)
+
+
+def _is_double(content: object) -> bool:
+    if isinstance(content, str):
+        return content in ("NaN", "Infinity", "-Infinity")
+    return isinstance(content, int | float) and not isinstance(content, bool)
+
+
+#: Kind of value -> whether its content has the canonical form of event/value.py.
+_SOUND: Final[Mapping[str, Callable[[object], bool]]] = {
+    "nullValue": lambda content: content is None,
+    "booleanValue": _is_boolean,
+    "integerValue": _is_integer,
+    "doubleValue": _is_double,
+    "timestampValue": _is_timestamp,
+    "stringValue": _is_text,
+    "bytesValue": _is_text,
+    "referenceValue": _is_text,
+}
 
 
 def _text(value: Value, where: str, *, declared: ColumnType, kind: str) -> tuple[str, bool]:
     content = value.get(kind)
-    if content is None:
-        raise Misfit.between(where, declared, kind_of(value))
-    text = cast("str", content)
-    if "\0" in text:
-        return text.replace("\0", _REPLACEMENT), True
-    return text, False
+    if not isinstance(content, str):
+        raise Misfit.between(where, declared, _form_of(value))
+    if "\0" in content:
+        return content.replace("\0", _REPLACEMENT), True
+    return content, False
 
 
 def _double(value: Value, where: str, *, limits: DialectLimits) -> tuple[str | None, bool]:
     content = value.get("doubleValue")
     if content is None:
         return _double_of_integer(value, where), False
+    if not _is_double(content):
+        raise Misfit.between(where, ColumnType.DOUBLE, _form_of(value))
     if isinstance(content, str):
         return (content, False) if limits.holds_nan else (_LARGEST.get(content), True)
     number = float(cast("float", content))
@@ -119,8 +173,8 @@ def _double(value: Value, where: str, *, limits: DialectLimits) -> tuple[str | N
 
 def _double_of_integer(value: Value, where: str) -> str:
     content = value.get("integerValue")
-    if content is None:
-        raise Misfit.between(where, ColumnType.DOUBLE, kind_of(value))
+    if not _is_integer(content):
+        raise Misfit.between(where, ColumnType.DOUBLE, _form_of(value))
     integer = int(cast("str", content))
     number = float(integer)
     if int(number) != integer:
@@ -138,9 +192,14 @@ def _geo_point(value: Value, where: str) -> tuple[str, bool]:
     return _json(value, where, holds_nul=True)
 
 
-def _json(value: Value, _where: str, *, holds_nul: bool) -> tuple[str, bool]:
+def _json(value: Value, where: str, *, holds_nul: bool) -> tuple[str, bool]:
     plain = _PlainJson(holds_nul=holds_nul)
-    text = _ENCODER.encode(plain.of(value)).decode()
+    try:
+        text = _ENCODER.encode(plain.of(value)).decode()
+    except (AttributeError, KeyError, RecursionError, StopIteration, TypeError, ValueError):
+        # Their messages would quote the contents.
+        found = f"{kind_of(value)} of no canonical form"
+        raise Misfit.between(where, ColumnType.JSON, found) from None
     return text, plain.is_lossy
 
 
@@ -156,6 +215,9 @@ class _PlainJson:
     def of(self, value: Value) -> object:
         """Give one value as what JSON has: None, bool, int, float, str, list or dict."""
         kind, content = next(iter(value.items()))
+        is_sound = _SOUND.get(kind)
+        if is_sound is not None and not is_sound(content):
+            raise ValueError
         match kind:
             case "integerValue":
                 return int(cast("str", content))
@@ -172,6 +234,8 @@ class _PlainJson:
             case "mapValue":
                 fields = cast("Mapping[str, Mapping[str, Value]]", content)["fields"]
                 return {self._text(name): self.of(item) for name, item in fields.items()}
+        if is_sound is None:
+            raise ValueError
         return content
 
     def _double(self, content: object) -> float | None:

@@ -130,6 +130,16 @@ def source_type(declaration: Declaration, source: str) -> ColumnType | None:
     return ColumnType.STRING if source in declaration.entity.parameters else None
 
 
+#: What else is made beside an entity's table, and shares the table's name space.
+_DERIVED_RELATIONS: Final[Mapping[str, str]] = {
+    "Audit": "audit table",
+    "AuditPkey": "index of the audit table",
+    "Pkey": "primary key",
+    "Purge": "purge index",
+    "Latest": "index of the latest",
+}
+
+
 def _check_tables(declarations: Sequence[Declaration]) -> Iterator[Mistake]:
     tables: list[_Name] = []
     entities: set[str] = set()
@@ -142,13 +152,18 @@ def _check_tables(declarations: Sequence[Declaration]) -> Iterator[Mistake]:
             # Its other tables are twins as well, and mended with it.
             continue
         entities.add(name)
-        audit = f"{name}Audit"
-        bearer = f"audit table of {name}"
-        tables.append(_Name(name=audit, bearer=bearer, declaration=d, place=("name",)))
+        for suffix, what in _DERIVED_RELATIONS.items():
+            bearer = f"{what} of {name}"
+            tables.append(
+                _Name(name=f"{name}{suffix}", bearer=bearer, declaration=d, place=("name",))
+            )
         for index, child in enumerate(d.entity.children):
             place = ("children", index, "name")
             bearer = f"child table {child.name} of {name}"
             tables.append(_Name(name=child.name, bearer=bearer, declaration=d, place=place))
+            for derived in (f"{child.name}Pkey", f"{child.name}By{child.key}"):
+                bearer = f"index of {child.name}"
+                tables.append(_Name(name=derived, bearer=bearer, declaration=d, place=place))
     yield from _check_distinct(tables, RESERVED_TABLES, "a table of our own")
 
 
@@ -177,6 +192,7 @@ def _check_distinct(
     # does, two names without underscores are alike exactly if they are so in lower case.
     reserved_by_spelling = {name.lower(): name for name in reserved}
     seen: dict[str, _Name] = {}
+    reported: set[tuple[object, ...]] = set()
     for name in names:
         spelling = name.name.lower()
         if spelling in reserved_by_spelling:
@@ -184,6 +200,10 @@ def _check_distinct(
             yield name.declaration.mistake(name.place, what, "Choose another name.")
         elif spelling in seen:
             first = seen[spelling]
+            twins = (id(name.declaration), name.place, id(first.declaration), first.place)
+            if twins in reported:
+                continue  # their indexes are twins as well, and mended with them
+            reported.add(twins)
             there = first.declaration.mistake(first.place, "", "")
             what = f"{name.bearer} has the name of {first.bearer} ({there.file} line {there.line})"
             yield name.declaration.mistake(name.place, what, _cure_of_twins(name, first))

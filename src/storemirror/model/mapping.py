@@ -182,14 +182,14 @@ def _required_reader(column: Column, read: _Read) -> _Read:
 
 def _root_reader(column: Column, conversion: Conversion) -> _Read:
     name, field = column.name, column.field[0]
-    plain_kind = conversion.plain_kind
+    plain_kind, is_sound = conversion.plain_kind, conversion.is_sound
 
     def read(fields: _Fields, lossy: set[str]) -> JsonScalar:
         value = cast("Value | None", fields.get(field))
         if value is None:
             return None
         content = value.get(plain_kind)
-        if content is not None:
+        if content is not None and is_sound(content):
             return cast("JsonScalar", content)
         return _converted(value, conversion, name, field, lossy)
 
@@ -212,7 +212,7 @@ def _converted(
     value: Value, conversion: Conversion, name: str, where: str, lossy: set[str]
 ) -> JsonScalar:
     content = value.get(conversion.plain_kind)
-    if content is not None:
+    if content is not None and conversion.is_sound(content):
         return cast("JsonScalar", content)
     if "nullValue" in value:
         return None

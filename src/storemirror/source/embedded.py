@@ -282,8 +282,9 @@ class EmbeddedDocumentStore:
             )
             if rows:
                 await conn.execute(_REMOVE, (after_seq, rows[-1][0]))
-        if rows:
-            self._removed_up_to_seq = max(self._removed_up_to_seq, rows[-1][0])
+        # Where nothing is left, look from the start next time: a store that was restored, or that
+        # lost its last commits in a crash, gives numbers out again.
+        self._removed_up_to_seq = max(after_seq, rows[-1][0]) if rows else 0
 
     async def pending_count(self, up_to_us: int | None = None) -> int:
         """

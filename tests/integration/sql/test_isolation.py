@@ -1,37 +1,91 @@
-"""PostgreSQL only: the isolation level that the procedures rest on."""
+"""PostgreSQL only: what the procedures ask of the transaction that calls them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from storemirror.clock import SystemClock
-from storemirror.errors import DatabaseRefused
+from storemirror.errors import SqlUnavailable
+from storemirror.event.change import Outcome
 from storemirror.model.load import load_model
+from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import psycopg, sql
+from storemirror.sql.postgres.mirror import PostgresMirror
 from tests.support.events import written
-from tests.support.mirrors import installed_mirror
+from tests.support.mirrors import PROJECT, STORE, installed_mirror
 
 pytestmark = pytest.mark.postgres
 
+NewDatabase = Callable[[], Awaitable[str]]
 
-async def test_a_snapshot_older_than_the_locks_is_refused(
-    new_database: Callable[[], Awaitable[str]],
-) -> None:
+
+async def test_a_snapshot_older_than_the_locks_is_refused(new_database: NewDatabase) -> None:
     """Under REPEATABLE READ a row could be judged by what it was before its lock was had."""
+    async with (
+        installed_mirror(load_model(), await new_database()) as installed,
+        installed.database.connection() as conn,
+    ):
+        await conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(psycopg.Error, match="under READ COMMITTED, not repeatable read"):
+            await conn.execute(
+                "SELECT * FROM storemirror.upsert_follow_edge(%s::jsonb)", (json.dumps([{}]),)
+            )
+        await conn.execute("ROLLBACK")
+
+
+async def test_another_default_of_the_database_makes_no_difference(
+    new_database: NewDatabase,
+) -> None:
+    """Administrators set defaults; the mirror says itself what it needs."""
     model = load_model()
     event = written(model, "FollowEdge", ("a", "b"), SystemClock().now_us() - 1_000_000)
     dsn = await new_database()
+    name = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
     async with installed_mirror(model, dsn) as installed:
-        name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
         await installed.execute(
-            sql.SQL(
-                "ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'"
-            ).format(sql.Identifier(str(name)))
+            sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = serializable").format(
+                name
+            )
         )
-    # Connections of the old pool keep the level they were made with.
+    # Connections of the first pool keep the level they were made with.
     async with installed_mirror(model, dsn) as installed:
-        with pytest.raises(DatabaseRefused, match="under READ COMMITTED, not repeatable read"):
-            await installed.mirror.apply([event])
-        assert await installed.mirror.row(event.entity, event.key) is None
+        assert await installed.mirror.apply([event]) == [Outcome.APPLIED]
+
+
+async def test_rows_are_on_disk_before_their_events_are_settled(new_database: NewDatabase) -> None:
+    """With asynchronous commit a crash could take rows whose events are gone from the bus."""
+    async with installed_mirror(load_model(), await new_database()) as installed:
+        async with installed.database.transaction() as conn:
+            await conn.execute("SET LOCAL synchronous_commit = off")
+            now_us = SystemClock().now_us() - 1_000_000
+            event = written(installed.model, "FollowEdge", ("a", "b"), now_us)
+            batch = BatchEncoder(installed.model, {"FollowEdge": 1}).events_json([event])
+            await conn.execute("SELECT * FROM storemirror.upsert_follow_edge(%s::jsonb)", (batch,))
+            setting = await (await conn.execute("SHOW synchronous_commit")).fetchone()
+        assert setting == ("on",)
+
+
+async def test_a_lock_that_nobody_lets_go_of_does_not_hold_up_a_lane_for_ever(
+    new_database: NewDatabase,
+) -> None:
+    """A stalled session, or a connection cut without a word, looks just like this."""
+    model = load_model()
+    now_us = SystemClock().now_us() - 1_000_000
+    event = written(model, "FollowEdge", ("a", "b"), now_us)
+    async with installed_mirror(model, await new_database()) as installed:
+        impatient = PostgresMirror(
+            installed.database,
+            installed.rendering,
+            project=PROJECT,
+            store=STORE,
+            apply_timeout_s=0.3,
+        )
+        await impatient.verify_schema()
+        async with installed.database.transaction() as stalled:
+            await stalled.execute("LOCK TABLE storemirror.follow_edge IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(SqlUnavailable, match="written or not is unknown"):
+                await impatient.apply([event])
+        assert await impatient.apply([event]) == [Outcome.APPLIED]

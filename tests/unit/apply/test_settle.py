@@ -110,6 +110,7 @@ def test_what_no_retry_can_help_stops_the_writer(error: Exception) -> None:
         (BusUnavailable("x"), Settlement.ABANDON),
         (KeyRefused("x"), Settlement.DEAD_LETTER),
         (BusRefused("x"), Settlement.DEAD_LETTER),
+        (DatabaseRefused("x"), Settlement.ABANDON),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -151,6 +151,13 @@ PLANTED = {
         what="entity OrderAudit has the name of audit table of Order",
         cure="Choose another name",
     ),
+    "table of another's purge index": Planted(
+        old='name = "OrderLine"',
+        new='name = "OrderPurge"',
+        where="OrderPurge.name",
+        what="entity OrderPurge has the name of purge index of Order",
+        cure="Choose another name",
+    ),
     "child table of an entity's name": Planted(
         old='name = "OrderReader"',
         new='name = "OrderLINE"',

@@ -18,6 +18,10 @@ DECLARE
 BEGIN
     -- A transaction has its id before it draws a sequence number: bus.advance_low_water rests on it.
     PERFORM pg_current_xact_id();
+    -- Whoever publishes forgets its copy once this is committed: then it must be on disk.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     SELECT * INTO v_topic FROM bus.topic WHERE name = p_topic;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no topic "%": run `storemirror bus provision` first', p_topic;

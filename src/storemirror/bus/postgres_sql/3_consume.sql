@@ -71,11 +71,17 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     LOOP
         v_now_us := bus.now_us();
-        SELECT array_agg(p.sequence_number) FILTER (WHERE NOT p.is_exhausted),
-               array_agg(p.sequence_number) FILTER (WHERE p.is_exhausted)
+        -- At most 16 MiB at once, and at least one message: documents may have 1 MiB each.
+        SELECT array_agg(r.sequence_number) FILTER (
+                   WHERE NOT r.is_exhausted AND (r.size_before IS NULL OR r.size_before < 16777216)),
+               array_agg(r.sequence_number) FILTER (WHERE r.is_exhausted)
         INTO v_picked, v_exhausted
         FROM (
-            SELECT q.sequence_number,
+            SELECT p.sequence_number, p.is_exhausted, sum(p.size_bytes) OVER (
+                PARTITION BY p.is_exhausted ORDER BY p.sequence_number
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS size_before
+        FROM (
+            SELECT q.sequence_number, octet_length(q.body) AS size_bytes,
                    q.delivery_count >= v_subscription.max_delivery_count AS is_exhausted
             FROM bus.queue q
             WHERE q.subscription_id = v_subscription.subscription_id
@@ -86,7 +92,7 @@ BEGIN
             ORDER BY q.sequence_number
             LIMIT p_count
             FOR UPDATE SKIP LOCKED
-        ) p;
+        ) p) r;
         PERFORM bus.bury_exhausted(v_subscription, v_exhausted);
         EXIT WHEN v_picked IS NOT NULL OR v_exhausted IS NULL;
     END LOOP;

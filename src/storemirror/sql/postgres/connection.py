@@ -83,6 +83,11 @@ def translated_errors(kind: Kind) -> Iterator[None]:
         raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
 
 
+async def _configured(conn: Connection) -> None:
+    """Fix what a role or a database may have another default for."""
+    await conn.execute("SET default_transaction_isolation = 'read committed'")
+
+
 class Database:
     """A pool of connections to one database.
 
@@ -130,7 +135,13 @@ class Database:
                 "application_name": application_name,
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
                 "options": options,
+                # A peer that is gone without a word is noticed in half a minute, not in hours.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
             },
+            configure=_configured,
             name=application_name,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
@@ -24,6 +25,8 @@ _DATA_CLASSES: Final = ("22", "54")
 _DATA_STATES: Final = ("23502", "23514", "SM002", "SM003")
 _OWN_REFUSALS: Final = ("SM002", "SM003")
 _PARENT_MISSING: Final = "SM001"
+#: Many times what the largest batch takes.
+APPLY_TIMEOUT_S: Final = 60.0
 #: Times that stubs are made anew when a purge takes them before they are locked.
 _STUB_ROUNDS: Final = 5
 
@@ -35,7 +38,13 @@ class PostgresMirror:
     """See `storemirror.sql.port.SqlMirror`."""
 
     def __init__(
-        self, database: Database, rendering: Rendering, *, project: str, store: str
+        self,
+        database: Database,
+        rendering: Rendering,
+        *,
+        project: str,
+        store: str,
+        apply_timeout_s: float = APPLY_TIMEOUT_S,
     ) -> None:
         """
         Name the parts; nothing is opened here.
@@ -45,7 +54,10 @@ class PostgresMirror:
             rendering: which tables and procedures.
             project: Firestore project that this mirror is of.
             store: Firestore database in it.
+            apply_timeout_s: how long one transaction may take: a connection that was cut without
+                a word, or a lock that nobody lets go of, must not hold up a lane for ever.
         """
+        self._apply_timeout_s = apply_timeout_s
         self._database = database
         self._rendering = rendering
         self._schema = PostgresSchema(database, rendering, project=project, store=store)
@@ -87,7 +99,13 @@ class PostgresMirror:
         wanted = self._rows_of(events)
         for _ in range(_STUB_ROUNDS):
             try:
-                return await self._apply_once(encoder, events, calls, wanted)
+                async with asyncio.timeout(self._apply_timeout_s):
+                    return await self._apply_once(encoder, events, calls, wanted)
+            except TimeoutError as exc:
+                raise SqlUnavailable(
+                    "the mirror's database did not finish a batch within "
+                    f"{self._apply_timeout_s:.0f} s; written or not is unknown"
+                ) from exc
             except ParentMissing:
                 await self._ensure_parents(encoder, wanted)
         raise ParentMissing(f"parents vanished {_STUB_ROUNDS} times while stubs were made")

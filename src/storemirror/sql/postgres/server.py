@@ -49,7 +49,7 @@ class ServerSettings:
     bin_dir: Path | None = None
     #: Port on 127.0.0.1; 0: any free one.
     port: int = 0
-    #: False: survive a crash of the server, not of the machine; several times faster.
+    #: False: nothing is flushed to disk, for tests; several times faster.
     is_durable: bool = True
 
 
