@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -315,3 +316,25 @@ async def test_topics_do_not_share_messages_or_ids(bus: PostgresUnderTest) -> No
     assert result.accepted_count == 2
     assert ids(await receive_now(bus.consumer())) == ["e1"]
     assert ids(await receive_now(bus.consumer(topic="other"))) == ["e1", "e2"]
+
+
+async def test_a_reception_holds_as_many_bytes_as_a_worker_can_bear(
+    publisher: Publisher, consumer: Consumer
+) -> None:
+    """A thousand documents of 1 MiB at once would take the worker's memory, and then the worker."""
+    large = [replace(a_message(f"m{n}"), body=b"x" * 1_048_576) for n in range(20)]
+    await publisher.publish(large)
+    first = await consumer.receive(1_000, max_wait_s=0.0)
+    rest = await consumer.receive(1_000, max_wait_s=0.0)
+    assert (len(first), len(rest)) == (16, 4)
+
+
+async def test_a_message_larger_than_the_limit_is_received_alone(
+    publisher: Publisher, consumer: Consumer
+) -> None:
+    """A limit must not make a message that nobody can have."""
+    await publisher.publish(
+        [replace(a_message("large"), body=b"x" * 17_000_000), a_message("small")]
+    )
+    assert ids(await consumer.receive(10, max_wait_s=0.0)) == ["large"]
+    assert ids(await consumer.receive(10, max_wait_s=0.0)) == ["small"]

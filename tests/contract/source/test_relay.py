@@ -254,3 +254,22 @@ async def test_two_relays_at_once_lose_nothing(
     assert await embedded.pending_count() == 0
     versions = [int(m.properties["version"]) for m in publisher.messages.values()]
     assert versions == sorted(versions)
+
+
+async def test_numbers_given_out_again_after_a_restore_are_not_passed_over(
+    embedded: EmbeddedDocumentStore, database: Database, model: Model
+) -> None:
+    """A relay that outlives its database must not wait for numbers that come no more."""
+    publisher = RecordingPublisher()
+    relay = TriggerRelay(embedded, model, publisher, SystemClock(), source=SOURCE)
+    for number in range(3):
+        await embedded.commit([a_message(number)])
+    while await relay.relay_batch() or await embedded.pending_count():
+        pass
+    async with database.connection() as conn:
+        await conn.execute("ALTER TABLE documents.outbox ALTER COLUMN seq RESTART WITH 1")
+    await embedded.commit([a_message(9)])
+    await relay.relay_batch()
+    await relay.relay_batch()
+    assert await embedded.pending_count() == 0
+    assert len(publisher.messages) == 4
