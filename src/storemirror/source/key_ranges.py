@@ -40,7 +40,7 @@ def even_ranges(part_count: int, max_count: int) -> list[KeyRange]:
         max_count: most ranges, at least 1.
 
     >>> [r.up_to for r in even_ranges(2, 3)]
-    [('K', '0'), ('e', '0'), None]
+    [('K', '0'), ('f', '0'), None]
     """
     count = min(max_count, len(_ALPHABET))
     firsts = [_ALPHABET[len(_ALPHABET) * n // count] for n in range(1, count)]
@@ -57,14 +57,10 @@ def path_of_key(pattern: Sequence[str], key: Key) -> str:
     >>> path_of_key(["users", "{a}", "blocks", "{b}"], ("u1", "u2"))
     'users/u1/blocks/u2'
     """
+    if len(key) != sum(segment.startswith("{") for segment in pattern):
+        raise ValueError(f"{'/'.join(pattern)} has another number of parameters than {len(key)}")
     parts = iter(key)
-    try:
-        path = "/".join(next(parts) if s.startswith("{") else s for s in pattern)
-    except StopIteration:
-        raise ValueError(f"{'/'.join(pattern)} has more parameters than {len(key)}") from None
-    if next(parts, None) is not None:
-        raise ValueError(f"{'/'.join(pattern)} has fewer parameters than {len(key)}")
-    return path
+    return "/".join(next(parts) if s.startswith("{") else s for s in pattern)
 
 
 def key_of_path(pattern: Sequence[str], segments: Sequence[str]) -> Key | None:
