@@ -195,7 +195,7 @@ async def run_reconcile(
         CheckIncomplete: the backlog did not drain; nothing was published.
         SchemaMismatch: the installed tables are not the ones declared.
         SourceUnavailable, SqlUnavailable, BusUnavailable: part of it may be published; do it
-            again, what is published is not published twice.
+            again: what is on the bus by then is waited for.
     """
     await mirror.verify_schema()
     backlog = Backlog(
@@ -209,7 +209,7 @@ async def run_reconcile(
         await backlog.wait_passed(view.read_time_us)
         outgoing = Outgoing(publisher, source=source, run=run, is_dry_run=settings.is_dry_run)
         work = _Reconciliation(
-            view, store, mirror, backlog, DeadLetters(bus_admin, subscription), outgoing, budget
+            view, store, mirror, DeadLetters(bus_admin, subscription), outgoing, budget
         )
         return await work.run(entities, settings, on_progress)
 
@@ -279,7 +279,6 @@ class _Reconciliation:
     view: PinnedView
     store: DocumentStore
     mirror: SqlMirror
-    backlog: Backlog
     dead_letters: DeadLetters
     outgoing: Outgoing
     budget: ReadBudget
