@@ -14,7 +14,7 @@ from storemirror.check.compare import MismatchKind
 from storemirror.check.result import CheckSettings
 from storemirror.check.run import run_check
 from storemirror.clock import datetime_from_us
-from storemirror.errors import CheckIncomplete, ConfigError
+from storemirror.errors import CheckIncomplete, UsageRefused
 from tests.integration.check.world import World
 from tests.unit.check.samples import MOMENT
 
@@ -320,7 +320,7 @@ async def test_only_the_named_checks_run(world: World) -> None:
 
 async def test_an_unknown_check_is_refused_before_anything_is_read(world: World) -> None:
     """A typing mistake must not pass as a clean check."""
-    with pytest.raises(ConfigError, match="unknown check mesages; there are: blocks"):
+    with pytest.raises(UsageRefused, match="unknown check mesages; there are: blocks"):
         await world.check(checks=("mesages",))
 
 
