@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 from typing import Final
 
@@ -21,7 +22,7 @@ from storemirror.bus.rules import (
     storable,
 )
 from storemirror.errors import BusRefused, DeadLetterUnknown
-from storemirror.sql.postgres.connection import BUS, Database, translated_errors
+from storemirror.sql.postgres.connection import BUS, Connection, Database, translated_errors
 
 #: Run in order of their names; each may be run again.
 _SCRIPTS: Final = tuple(
@@ -32,8 +33,17 @@ _SCRIPTS: Final = tuple(
     if script.name.endswith(".sql")
 )
 
+#: Names what the scripts install, so that a provisioning that changes nothing runs none of them.
+_SCRIPTS_DIGEST: Final = hashlib.sha256(b"".join(_SCRIPTS)).hexdigest()
+
 #: Two at once would trip over each other's CREATE.
 _LOCK_PROVISIONING: Final = "SELECT pg_advisory_xact_lock(hashtextextended('storemirror.bus', 0))"
+_HAS_INSTALLATION: Final = "SELECT to_regclass('bus.installation') IS NOT NULL"
+_INSTALLED: Final = "SELECT script_digest FROM bus.installation"
+_PUT_INSTALLATION: Final = """
+    INSERT INTO bus.installation (script_digest) VALUES (%s)
+    ON CONFLICT (is_only_row) DO UPDATE SET script_digest = EXCLUDED.script_digest
+"""
 _PUT_TOPIC: Final = """
     INSERT INTO bus.topic (name, duplicate_window_us) VALUES (%s, %s)
     ON CONFLICT (name) DO UPDATE SET duplicate_window_us = EXCLUDED.duplicate_window_us
@@ -97,8 +107,7 @@ class PostgresBusAdmin:
             await self._database.open()
         async with self._database.transaction() as conn:
             await conn.execute(_LOCK_PROVISIONING)
-            for script in _SCRIPTS:
-                await conn.execute(script)
+            await _install(conn)
             cursor = await conn.execute(
                 _PUT_TOPIC, (topic.name, duration_us(topic.duplicate_window_s))
             )
@@ -195,6 +204,16 @@ class PostgresBusAdmin:
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The database stays open."""
+
+
+async def _install(conn: Connection) -> None:
+    """Run the scripts, unless exactly these have been run: they lock what publishers use."""
+    ((is_there,),) = await (await conn.execute(_HAS_INSTALLATION)).fetchall()
+    if is_there and await (await conn.execute(_INSTALLED)).fetchall() == [(_SCRIPTS_DIGEST,)]:
+        return
+    for script in _SCRIPTS:
+        await conn.execute(script)
+    await conn.execute(_PUT_INSTALLATION, (_SCRIPTS_DIGEST,))
 
 
 def _unknown(subscription: str, sequence_number: int) -> DeadLetterUnknown:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import LiteralString
 
 import pytest
 
@@ -338,3 +339,61 @@ async def test_a_message_larger_than_the_limit_is_received_alone(
     )
     assert ids(await consumer.receive(10, max_wait_s=0.0)) == ["large"]
     assert ids(await consumer.receive(10, max_wait_s=0.0)) == ["small"]
+
+
+PUBLISH = (PUBLISH_ONE, (TOPIC_SPEC.name, "in flight"))
+RECEIVE = (
+    "SELECT FROM bus.receive(%s, %s, 10, gen_random_uuid(), false)",
+    (TOPIC_SPEC.name, WRITER),
+)
+SWEEP = ("SELECT bus.sweep(%s, 100)", (TOPIC_SPEC.name,))
+
+
+@asynccontextmanager
+async def impatient_admin(bus: PostgresUnderTest) -> AsyncIterator[PostgresBusAdmin]:
+    """Give an admin whose wait for a lock is an error."""
+    database = Database(bus.dsn, BUS, max_size=1, options="-c lock_timeout=3s")
+    yield PostgresBusAdmin(database)
+    await database.aclose()
+
+
+async def test_provisioning_what_is_there_waits_for_nobody(
+    bus: PostgresUnderTest, publisher: Publisher
+) -> None:
+    """It runs at every deployment, beside publishers and consumers that hold locks."""
+    await publisher.publish(messages(3))
+    async with bus.database.transaction() as conn, impatient_admin(bus) as admin:
+        for statement, parameters in (PUBLISH, RECEIVE, SWEEP):
+            await conn.execute(statement, parameters)
+        await admin.provision(TOPIC_SPEC)
+
+
+@pytest.mark.parametrize("second", [PUBLISH, RECEIVE, SWEEP], ids=["publish", "receive", "sweep"])
+@pytest.mark.parametrize("first", [PUBLISH, RECEIVE, SWEEP], ids=["publish", "receive", "sweep"])
+async def test_an_upgrade_of_a_bus_in_use_waits_for_nobody_in_a_circle(
+    first: tuple[LiteralString, tuple[str, ...]],
+    second: tuple[LiteralString, tuple[str, ...]],
+    bus: PostgresUnderTest,
+    publisher: Publisher,
+) -> None:
+    """CREATE INDEX locked a table that the sweeper needed, which held the view: a deadlock."""
+    await publisher.publish(messages(3))
+    await bus.database.fetch("UPDATE bus.installation SET script_digest = 'old' RETURNING 1")
+    async with bus.database.transaction() as conn:
+        await conn.execute(*first)
+        upgrade = asyncio.create_task(bus.admin.provision(TOPIC_SPEC))
+        # Each look is a round trip, in which the upgrade goes on.
+        while not upgrade.done() and not await is_anyone_waiting(bus):
+            pass
+        await conn.execute(*second)
+    await upgrade
+    assert (await bus.admin.stats(WRITER)).depth >= 3
+
+
+async def is_anyone_waiting(bus: PostgresUnderTest) -> bool:
+    """Tell whether a statement in the bus's database waits for a lock."""
+    rows = await bus.database.fetch(
+        "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+        "WHERE NOT l.granted AND d.datname = current_database()"
+    )
+    return bool(rows)

@@ -2,8 +2,18 @@
 --
 -- Times are microseconds since the Unix epoch by this database's clock (bus.now_us), durations are
 -- microseconds.  Nothing is ever dropped here.
+--
+-- While others publish and consume, this must hold at most one lock that they wait for, so that
+-- nobody waits in a circle: it is the exclusive one on the view bus.subscribed.  CREATE INDEX locks
+-- its table even where the index is there already, hence the look before it.
 
 CREATE SCHEMA IF NOT EXISTS bus;
+
+-- One row: which scripts made what is here.  Provisioning runs them again when they are others.
+CREATE TABLE IF NOT EXISTS bus.installation (
+    is_only_row   boolean PRIMARY KEY DEFAULT true CHECK (is_only_row),
+    script_digest text NOT NULL
+);
 
 -- One number for every message in every subscription.  CACHE must stay 1: with a larger one a
 -- session draws numbers below last_value later, and bus.advance_low_water would pass them.
@@ -84,7 +94,13 @@ CREATE TABLE IF NOT EXISTS bus.seen (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
     autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX IF NOT EXISTS seen_by_age ON bus.seen (topic_id, accepted_at_us);
+DO $$
+BEGIN
+    IF to_regclass('bus.seen_by_age') IS NULL THEN
+        CREATE INDEX seen_by_age ON bus.seen (topic_id, accepted_at_us);
+    END IF;
+END
+$$;
 
 -- How many deliveries were completed: one row a call, added up by bus.sweep.  A single counter row
 -- would make consumers wait for each other's commits.
