@@ -1,9 +1,8 @@
 """
-The trigger receiver: takes Eventarc's deliveries over HTTP and puts their events on the bus.
+The trigger receiver: takes Eventarc's deliveries over HTTP.
 
-A delivery is answered with success only when the bus has its event; Eventarc repeats any other for
-24 hours, under the same id.  What can never be read is published as it came, for the writer to set
-aside: refused, it would be lost after those 24 hours.
+What becomes of them is decided in `storemirror.source.deliveries`; here is who may deliver, and
+how much of a body is read.
 """
 
 from __future__ import annotations
@@ -23,21 +22,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from storemirror.bus.port import Message, Publisher
+from storemirror.bus.port import Publisher
 from storemirror.clock import Clock
-from storemirror.errors import BusRefused, ConfigError, EntityUnknown, TransientError
+from storemirror.errors import ConfigError
 from storemirror.model.entity import Model
-from storemirror.source.eventarc import decode_delivery, traceparent_of
-from storemirror.source.gathering import GatheringPublisher
-from storemirror.source.port import DocumentChange
+from storemirror.source.deliveries import BODY_MAX_BYTES, Deliveries, is_from_browser
 from storemirror.source.receiver_auth import CallerRules, CallerVerifier, Refusal
-from storemirror.source.triggers import Unmirrored, change_of, message_of
-from storemirror.source.unreadable import KEPT_MAX_BYTES, Unreadable, unreadable_message
+from storemirror.source.unreadable import KEPT_MAX_BYTES
 from storemirror.telemetry import LogEvent
 
-#: Largest body that can tell of a document: two images of 1 MiB, which an array of booleans makes
-#: four times as large in protobuf, and base64 by another third.
-BODY_MAX_BYTES: Final = 12 * 1024 * 1024
 #: Deliveries under way at a time; more are answered 503, and come again.
 REQUESTS_MAX_COUNT: Final = 256
 #: How long deliveries under way may take once the receiver is to stop.
@@ -47,23 +40,11 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class ReceiverCounts:
-    """What a receiver has done since it exists.  Every delivery is in exactly one of these."""
+class CallerCounts:
+    """Requests that were not taken as deliveries."""
 
-    #: Deliveries whose event is on the bus.
-    published_count: int = 0
-    #: Deliveries that could not be read, or whose event the bus refused; on the bus as they came.
-    unreadable_count: int = 0
-    #: Of documents that no declared entity is for.
-    undeclared_count: int = 0
-    #: Writes that changed nothing; only the emulator tells of them.
-    nothing_changed_count: int = 0
-    #: Deletes of documents that were not there; only the emulator tells of them.
-    never_existed_count: int = 0
     #: Callers who could not prove that they may deliver.
     caller_refused_count: int = 0
-    #: The bus did not take the event: answered 503, delivered again.
-    bus_failed_count: int = 0
     #: The caller went away before all of its delivery had come.
     interrupted_count: int = 0
 
@@ -81,12 +62,9 @@ class TriggerReceiver:
         callers: CallerRules | None,
     ) -> None:
         """See `create_trigger_receiver`."""
-        self.counts = ReceiverCounts()
-        self._gathering = GatheringPublisher(publisher)
-        self._model = model
-        self._source = source
+        self.counts = CallerCounts()
+        self.deliveries = Deliveries(publisher=publisher, model=model, source=source)
         self._verifier = None if callers is None else CallerVerifier(callers, clock)
-        self._is_bus_failing = False
         self._app = Starlette(
             routes=[
                 # Cloud Run keeps some paths that end in z to itself: the second name is for it.
@@ -102,12 +80,7 @@ class TriggerReceiver:
 
     def status(self) -> Mapping[str, object]:
         """Give the counts, and how they went to the bus."""
-        return {
-            **asdict(self.counts),
-            "duplicate_count": self._gathering.duplicate_count,
-            "batch_count": self._gathering.batch_count,
-            "is_bus_failing": self._is_bus_failing,
-        }
+        return {**asdict(self.counts), **self.deliveries.status()}
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse(self.status())
@@ -126,84 +99,16 @@ class TriggerReceiver:
         except ClientDisconnect:
             self.counts.interrupted_count += 1
             return Response(status_code=400)
-        if size_bytes > BODY_MAX_BYTES:
-            reason = f"the body has {size_bytes} bytes, more than any document of Firestore"
-            told: Message | Unreadable | None = Unreadable(reason=reason)
-        else:
-            told = self._told(headers, body)
-        return Response(status_code=await self._published(told, headers, body))
+        status = await self.deliveries.take(headers, body, size_bytes=size_bytes)
+        return Response(status_code=status)
 
     async def _refusal_of(self, request: Request) -> Refusal | None:
         """Tell why a caller may not deliver; None when it may."""
-        if "origin" in request.headers:
-            # On loopback every page that a browser shows here could fill the dead letters.
+        if is_from_browser(request.headers):
             return Refusal(status=403, reason="browsers do not deliver")
         if self._verifier is None:
             return None
         return await self._verifier.refusal_of(request.headers.get("authorization", ""))
-
-    def _told(self, headers: Mapping[str, str], body: bytes) -> Message | Unreadable | None:
-        """Turn a delivery into what goes to the bus; None when nothing does."""
-        delivery = decode_delivery(headers, body, source=self._source)
-        if isinstance(delivery, Unreadable):
-            return delivery
-        return self._event_of(delivery, traceparent_of(headers))
-
-    def _event_of(self, delivery: DocumentChange, traceparent: str | None) -> Message | None:
-        change = change_of(delivery, traceparent=traceparent)
-        match change:
-            case Unmirrored.NEVER_EXISTED:
-                self.counts.never_existed_count += 1
-                return None
-            case Unmirrored.NOTHING_CHANGED:
-                self.counts.nothing_changed_count += 1
-                return None
-        try:
-            entity, _ = self._model.match(delivery.path)
-        except EntityUnknown:
-            self.counts.undeclared_count += 1
-            return None
-        return message_of(change, entity.name, self._source)
-
-    async def _published(
-        self, told: Message | Unreadable | None, headers: Mapping[str, str], body: bytes
-    ) -> int:
-        """Publish what a delivery tells, and give the answer's status."""
-        if told is None:
-            return 204
-        try:
-            if isinstance(told, Message):
-                refusal = await self._refusal_by_bus(told)
-                if refusal is None:
-                    self.counts.published_count += 1
-                    return self._answered_by_bus()
-                # Too large, or a path that cannot be stored: repeated, it would be refused again.
-                told = Unreadable(reason=str(refusal), path=told.properties.get("path", ""))
-            await self._gathering.publish(
-                unreadable_message(told, headers, body, source=self._source)
-            )
-        except (TransientError, BusRefused) as exc:
-            self.counts.bus_failed_count += 1
-            if not self._is_bus_failing:
-                _log.error(LogEvent.BUS_FAILED.value, error=str(exc), hint=exc.hint)
-            self._is_bus_failing = True
-            return 503
-        self.counts.unreadable_count += 1
-        _log.error(LogEvent.DELIVERY_UNREADABLE.value, reason=told.reason, path=told.path)
-        return self._answered_by_bus()
-
-    async def _refusal_by_bus(self, message: Message) -> BusRefused | None:
-        try:
-            await self._gathering.publish(message)
-        except BusRefused as exc:
-            return exc
-        return None
-
-    def _answered_by_bus(self) -> int:
-        if self._is_bus_failing:
-            _log.info(LogEvent.BUS_RECOVERED.value)
-        self._is_bus_failing = False
-        return 204
 
 
 def create_trigger_receiver(

@@ -17,7 +17,7 @@ STARTS_AN_EMULATOR = """
 import sys
 from pathlib import Path
 from tests.support.emulator import running_emulator
-with running_emulator(Path(sys.argv[1]), Path(sys.argv[2])) as host:
+with running_emulator(Path(sys.argv[1])) as host:
     print(host, flush=True)
     sys.stdin.read()
 """
@@ -63,10 +63,9 @@ def test_a_jar_in_a_google_cloud_sdk_on_the_path_is_found(
 )
 def test_the_emulator_ends_with_the_tests_that_were_killed(tmp_path: Path) -> None:
     """Each one left behind holds 350 MB of a laptop."""
-    jar = emulator.found_jar(os.environ, Path.home())
-    if jar is None:
+    if emulator.found_jar(os.environ, Path.home()) is None:
         pytest.skip(emulator.INSTALL_LINE)
-    command = [sys.executable, "-c", STARTS_AN_EMULATOR, str(jar), str(tmp_path / "log")]
+    command = [sys.executable, "-c", STARTS_AN_EMULATOR, str(tmp_path / "log")]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as tests:

@@ -23,9 +23,9 @@ from storemirror.event.envelope import decode_change
 from storemirror.source.firestore import FirestoreDocumentStore, open_firestore
 from storemirror.source.firestore_calls import FirestoreAddress
 from tests.integration.apply.pipe import START_US, Pipe, moment
-from tests.integration.receiver.delivering import DeliveringEmulator, delivering_emulator
 from tests.integration.receiver.hosted import Hosted, hosted
 from tests.support.deliveries import SOURCE
+from tests.support.emulator import DeliveringEmulator, delivering_emulator
 from tests.support.mirrors import PROJECT, all_rows
 
 pytestmark = pytest.mark.postgres
@@ -67,7 +67,7 @@ async def store(emulator: DeliveringEmulator) -> AsyncIterator[FirestoreDocument
 
 
 def delivered_count(receiver: Hosted) -> int:
-    counts = receiver.receiver.counts
+    counts = receiver.receiver.deliveries.counts
     return (
         counts.published_count
         + counts.unreadable_count
@@ -145,7 +145,7 @@ async def test_what_googles_client_writes_arrives_and_is_equal(
     assert result.is_clean, result.to_json()
     assert result.dead_letter_count == 0
     assert all(counts.document_count > 0 for counts in result.counts.values())
-    counts = receiver.receiver.counts
+    counts = receiver.receiver.deliveries.counts
     assert counts.unreadable_count == 0
     assert counts.never_existed_count > 0, "the emulator tells of deletes of nothing"
 

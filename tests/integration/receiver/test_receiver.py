@@ -13,9 +13,10 @@ from storemirror.errors import BusRefused, BusUnavailable, ConfigError
 from storemirror.event.change import Change
 from storemirror.event.envelope import decode_change
 from storemirror.model.load import load_model
+from storemirror.source.deliveries import BODY_MAX_BYTES
 from storemirror.source.eventarc import decode_delivery
 from storemirror.source.port import DocumentChange
-from storemirror.source.receiver import BODY_MAX_BYTES, create_trigger_receiver, serve
+from storemirror.source.receiver import create_trigger_receiver, serve
 from storemirror.source.triggers import change_of
 from tests.integration.apply.pipe import Pipe
 from tests.integration.receiver.hosted import A_MESSAGE, HOST, Hosted, call, hosted
