@@ -3,6 +3,7 @@
 #   make test [ARGS="tests/unit -k digest"]   every test that can run here
 #   make check                                format, lint, types, import contracts, fresh pages
 #   make docs                                 write the generated pages anew
+#   make functions PYTHON=python3.13          build what `firebase deploy --only functions` uploads
 #   make lock                                 pin the newest dependencies, with hashes
 # PYTHON names the interpreter to build .venv with; WORKERS how many test processes run at once.
 
@@ -10,7 +11,7 @@ SHELL := /bin/sh
 export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo-deps demo test-deps test check docs lock
+.PHONY: help demo-deps demo test-deps test check docs functions lock
 
 WORKERS ?= 2
 ARGS ?=
@@ -25,7 +26,8 @@ demo: demo-deps
 	@exec .venv/bin/storemirror demo $(ARGS)
 
 test-deps:
-	@sh tools/venv.sh dev >&2
+	@sh tools/venv.sh functions >&2 & functions=$$!; \
+	sh tools/venv.sh dev >&2; dev=$$?; wait $$functions && exit $$dev
 
 test: test-deps
 	@exec .venv/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
@@ -35,6 +37,10 @@ check: test-deps
 
 docs: test-deps
 	@sh tools/docs.sh write
+
+functions:
+	@sh tools/venv.sh functions >&2
+	@sh tools/functions.sh
 
 lock: test-deps
 	@sh tools/lock.sh

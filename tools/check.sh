@@ -24,6 +24,8 @@ check() {
 check format .venv/bin/ruff format --check .
 check lint .venv/bin/ruff check .
 check types .venv/bin/mypy
+# What is deployed has an environment of its own, and with it the types of its framework.
+check types-of-functions .venv/bin/mypy --python-executable .venv-functions/bin/python functions
 check imports .venv/bin/lint-imports --no-logo
 check pages sh tools/docs.sh check
 exit "$failed"

@@ -1,26 +1,44 @@
 #!/bin/sh
-# Make .venv hold one requirement file and this checkout; do nothing when it already does.
+# Make a virtual environment hold one requirement file; do nothing when it already does.
 #
-# usage: tools/venv.sh runtime|dev      from the root of the checkout
+# usage: tools/venv.sh runtime|dev|functions      from the root of the checkout
 #
+# `runtime` and `dev` are .venv, with this checkout; `dev` holds everything of `runtime`.
+# `functions` is .venv-functions: what is deployed as Firebase Functions, and nothing else.
 # The stamp holds what the environment was made of.  It names the folder too: a virtual
-# environment does not survive a move.  `dev` holds everything of `runtime`.
+# environment does not survive a move.
 set -eu
 
 wanted=$1
 python=${PYTHON:-}
-stamp=.venv/storemirror-stamp
 here=$(pwd -P)
+case $wanted in
+functions)
+    venv=.venv-functions
+    requirements=functions/requirements.txt
+    ;;
+*)
+    venv=.venv
+    requirements=requirements/$wanted.txt
+    ;;
+esac
+stamp=$venv/storemirror-stamp
 
 state_of() {
     printf '%s\n' "$1" "$here"
-    cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml
+    if [ "$1" = functions ]; then
+        cksum "$requirements"
+    else
+        cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml
+    fi
 }
 
 is_ready() {
-    [ -f "$stamp" ] && .venv/bin/python -c '' 2>/dev/null || return 1
+    [ -f "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null || return 1
     installed=$(cat "$stamp")
-    [ "$installed" = "$(state_of "$wanted")" ] || [ "$installed" = "$(state_of dev)" ]
+    [ "$installed" = "$(state_of "$wanted")" ] || {
+        [ "$wanted" = runtime ] && [ "$installed" = "$(state_of dev)" ]
+    }
 }
 
 is_new_enough() {
@@ -44,9 +62,9 @@ find_python() {
 # Debian splits ensurepip off; then the system's own pip can still fill the environment.
 make_venv() {
     if "$python" -c 'import ensurepip' 2>/dev/null; then
-        "$python" -m venv .venv
+        "$python" -m venv "$venv"
     elif "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m venv --without-pip .venv
+        "$python" -m venv --without-pip "$venv"
     else
         echo "$python has neither ensurepip nor pip.  As root: apt-get install python3-venv" >&2
         exit 1
@@ -54,10 +72,10 @@ make_venv() {
 }
 
 install() {
-    if .venv/bin/python -c 'import pip' 2>/dev/null; then
-        .venv/bin/python -m pip "$@"
+    if "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+        "$venv/bin/python" -m pip "$@"
     else
-        "$python" -m pip --python .venv/bin/python "$@"
+        "$python" -m pip --python "$venv/bin/python" "$@"
     fi
 }
 
@@ -67,13 +85,18 @@ quietly_install() {
 
 is_ready && exit 0
 python=$(find_python)
-echo "Setting up .venv for $wanted with $("$python" --version); once, about a minute ..."
-if [ -e .venv ]; then
-    [ -f .venv/pyvenv.cfg ] || { echo ".venv is no virtual environment; move it away" >&2; exit 1; }
-    is_new_enough .venv/bin/python && grep -qF "$here/.venv" .venv/bin/activate || rm -rf .venv
+echo "Setting up $venv for $wanted with $("$python" --version); once, about a minute ..."
+if [ -e "$venv" ]; then
+    [ -f "$venv/pyvenv.cfg" ] || { echo "$venv is no virtual environment; move it away" >&2; exit 1; }
+    is_new_enough "$venv/bin/python" && grep -qF "$here/$venv" "$venv/bin/activate" || rm -rf "$venv"
 fi
-[ -e .venv ] || make_venv
+[ -e "$venv" ] || make_venv
 rm -f "$stamp"
-quietly_install --require-hashes -r "requirements/$wanted.txt"
-quietly_install --no-deps --no-build-isolation -e .
+if [ "$wanted" = functions ]; then
+    # Most of it is never imported: compiling all would take half of the time.
+    quietly_install --no-compile --require-hashes -r "$requirements"
+else
+    quietly_install --require-hashes -r "$requirements"
+    quietly_install --no-deps --no-build-isolation -e .
+fi
 state_of "$wanted" >"$stamp"

@@ -69,17 +69,19 @@ class LogEvent(enum.StrEnum):
     BUS_RECOVERED = "receiver.bus_recovered"
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, *, with_severity: bool = False) -> None:
     """
     Send log lines, as JSON, to standard error; standard output is for results.
 
     Args:
         level: "debug", "info", "warning" or "error"; anything else is "warning".
+        with_severity: also give the level as Google's Cloud Logging reads it.
     """
     least = logging.getLevelNamesMapping().get(level.upper(), logging.WARNING)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            *([_add_severity] if with_severity else []),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
@@ -90,3 +92,11 @@ def configure_logging(level: str) -> None:
     )
     # The pool warns of each failed attempt; the error that ends the waiting says the same once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+def _add_severity(
+    _: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Say the level once more, under the name that Cloud Logging knows."""
+    event["severity"] = name.upper()
+    return event

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
 from storemirror.apply.port import WriterSettings
+from storemirror.apply.readiness import refuse_if_off
 from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec, TopicSpec
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
 from storemirror.clock import Clock, SystemClock
@@ -29,6 +31,9 @@ from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
+
+if TYPE_CHECKING:
+    from storemirror.source.deliveries import Deliveries
 
 #: Connections beside those of the lanes: probes, stubs, the checker.
 _SPARE_CONNECTIONS: Final = 4
@@ -166,6 +171,16 @@ class Parts:
         """Name the settings that the document store needs, beside the project."""
         return ("documents.dsn",) if self.settings.documents.kind == "embedded" else ()
 
+    @property
+    def publishing_settings(self) -> tuple[str, ...]:
+        """Name the settings that publishing needs, beside the project."""
+        return ("bus.dsn",)
+
+    @property
+    def applying_settings(self) -> tuple[str, ...]:
+        """Name the settings that writer and drainer need, beside the project."""
+        return (*self.store_settings, "bus.dsn", "sql.dsn")
+
     async def embedded_store(self) -> EmbeddedDocumentStore:
         """Give the embedded document store."""
         database = await self._database("documents.dsn", DOCUMENTS, max_size=8)
@@ -178,6 +193,48 @@ class Parts:
     async def reread(self) -> SourceReread:
         """Give what reads documents again."""
         return SourceReread(await self.store(), self.model, source=self.source)
+
+    async def drain(self, *, max_duration_s: float) -> DrainStats:
+        """
+        Apply what waits; see `storemirror.apply.drain`.
+
+        Raises:
+            SwitchedOff, ConfigError: nothing was opened.
+        """
+        refuse_if_off(is_mirror_on=self.settings.is_mirror_on)
+        self.require(*self.applying_settings)
+        return await drain_realtime_mirror_queue(
+            consumer=await self.consumer(),
+            publisher=await self.publisher(),
+            admin=await self.bus_admin(),
+            mirror=await self.mirror(),
+            model=self.model,
+            source=self.source,
+            clock=self.clock,
+            reread=await self.reread(),
+            settings=self.writer_settings(),
+            max_duration_s=max_duration_s,
+            subscription=self.subscription,
+        )
+
+    async def deliveries(self) -> Deliveries:
+        """
+        Give what takes trigger deliveries, for a host that is not ours.
+
+        Raises:
+            ConfigError: a setting is missing, or Google's event types are not installed.
+        """
+        try:
+            from storemirror.source import deliveries  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise ConfigError(
+                "Google's event types are not installed: "
+                "pip install -e '.[triggers]' in the checkout"
+            ) from exc
+        self.require(*self.publishing_settings)
+        return deliveries.Deliveries(
+            publisher=await self.publisher(), model=self.model, source=self.source
+        )
 
     async def serve_triggers(
         self, stop: asyncio.Event, *, on_listening: Callable[[int], None]

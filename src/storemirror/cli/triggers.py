@@ -22,7 +22,7 @@ def triggers(context: typer.Context) -> None:
 
 
 async def _run(parts: Parts) -> Mapping[str, object]:
-    parts.require("bus.dsn")
+    parts.require(*parts.publishing_settings)
     host = parts.settings.triggers.host
     async with parts:
         with stop_on_signals() as stop:

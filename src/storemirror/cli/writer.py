@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
+from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.stats import WriterStats
 from storemirror.apply.writer import create_sql_writer_processor
@@ -28,7 +28,7 @@ def writer(context: typer.Context) -> None:
 
 async def _run_writer(parts: Parts) -> WriterStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
-    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
+    parts.require(*parts.applying_settings)
     async with parts:
         processor = create_sql_writer_processor(
             consumer=await parts.consumer(),
@@ -63,19 +63,5 @@ def drain(
 
 
 async def _run_drain(parts: Parts, max_duration_s: float) -> DrainStats:
-    refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
-    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
     async with parts:
-        return await drain_realtime_mirror_queue(
-            consumer=await parts.consumer(),
-            publisher=await parts.publisher(),
-            admin=await parts.bus_admin(),
-            mirror=await parts.mirror(),
-            model=parts.model,
-            source=parts.source,
-            clock=parts.clock,
-            reread=await parts.reread(),
-            settings=parts.writer_settings(),
-            max_duration_s=max_duration_s,
-            subscription=parts.subscription,
-        )
+        return await parts.drain(max_duration_s=max_duration_s)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 
@@ -21,6 +22,8 @@ class SettingDoc:
     #: As it would stand in the file; empty where there is none.
     default: str
     what: str
+    #: Whether its value must not be shown, logged or written into a file that others read.
+    is_secret: bool
 
     @property
     def cure(self) -> str:
@@ -42,7 +45,12 @@ def setting_docs(shape: type[BaseModel], section: str = "") -> Iterator[SettingD
                 variable=_variable(full_name, info),
                 default=_default(info.default),
                 what=info.description or "",
+                is_secret=_holds_secret(info.annotation),
             )
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_holds_secret, typing.get_args(annotation)))
 
 
 def _variable(name: str, info: FieldInfo) -> str:

@@ -215,6 +215,43 @@ class TriggersSettings(Section):
     )
 
 
+class FunctionsSettings(Section):
+    """How the Firebase Functions are deployed.  Read when they are, from their own folder."""
+
+    region: Text | None = Field(
+        default=None, description="region to deploy to; Firebase chooses when not set"
+    )
+    memory_mb: int = Field(default=512, ge=256, le=32_768, description="256 to 32768 MiB each")
+    concurrency: int = Field(
+        default=80, ge=1, le=1000, description="1 to 1000 deliveries at a time in one instance"
+    )
+    min_instances: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="0 to 1000 instances of each trigger kept warm, billed",
+    )
+    max_instances: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="1 to 1000 instances of each trigger; each may hold 4 connections to the bus",
+    )
+    vpc_connector: Text | None = Field(
+        default=None,
+        description="the connector to a private network, where the databases are in one",
+    )
+    service_account: Text | None = Field(
+        default=None, description="who the functions run as; the project's default when not set"
+    )
+    drain_within_s: float = Field(
+        default=50.0,
+        ge=1,
+        le=480,
+        description="seconds, 1 to 480, after which drainRealtimeMirrorQueue receives nothing more",
+    )
+
+
 class PostgresSettings(Section):
     """The embedded PostgreSQL."""
 
@@ -243,6 +280,7 @@ class Settings(Section):
     model: ModelSettings = Field(default=ModelSettings(), description="[model]")
     writer: WriterSettings = Field(default=WriterSettings(), description="[writer]")
     triggers: TriggersSettings = Field(default=TriggersSettings(), description="[triggers]")
+    functions: FunctionsSettings = Field(default=FunctionsSettings(), description="[functions]")
     postgres: PostgresSettings = Field(default=PostgresSettings(), description="[postgres]")
     log: LogSettings = Field(default=LogSettings(), description="[log]")
     #: Setting -> name in the database: "SQL_PROC_UPSERT_DM_MESSAGE" -> "upsert_message".

@@ -1,0 +1,1 @@
+"""From Firestore's triggers to the bus, and from the bus to SQL."""
