@@ -35,7 +35,7 @@ SCHEDULER_HEADERS = {
     "User-Agent": "Google-Cloud-Scheduler",
 }
 _START_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 120.0
 
 
 def built_folder(folder: Path) -> Path:

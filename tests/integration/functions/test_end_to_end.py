@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
 from storemirror.model.load import load_model
@@ -20,7 +19,7 @@ from tests.integration.receiver.hosted import A_MESSAGE
 from tests.integration.receiver.test_emulator import a_message, live_an_hour
 from tests.support.deliveries import told
 from tests.support.emulator import DeliveringEmulator, delivering_emulator
-from tests.support.mirrors import PROJECT
+from tests.support.googles_client import googles_client
 
 pytestmark = pytest.mark.postgres
 
@@ -35,10 +34,8 @@ def emulator(functions_folder: Path, tmp_path: Path) -> Iterator[DeliveringEmula
 def client(
     emulator: DeliveringEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[firestore.Client]:
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator.host)
-    opened = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    yield opened
-    opened.close()  # type: ignore[no-untyped-call]
+    with googles_client(emulator.host, monkeypatch) as opened:
+        yield opened
 
 
 async def drained(function: Function) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 from google.cloud.firestore_v1.vector import Vector
 
@@ -26,6 +25,7 @@ from tests.integration.apply.pipe import START_US, Pipe, moment
 from tests.integration.receiver.hosted import Hosted, hosted
 from tests.support.deliveries import SOURCE
 from tests.support.emulator import DeliveringEmulator, delivering_emulator
+from tests.support.googles_client import googles_client
 from tests.support.mirrors import PROJECT, all_rows
 
 pytestmark = pytest.mark.postgres
@@ -52,10 +52,8 @@ async def receiver(pipe: Pipe, emulator: DeliveringEmulator) -> AsyncIterator[Ho
 def client(
     emulator: DeliveringEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[firestore.Client]:
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator.host)
-    opened = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    yield opened
-    opened.close()  # type: ignore[no-untyped-call]
+    with googles_client(emulator.host, monkeypatch) as opened:
+        yield opened
 
 
 @pytest.fixture
