@@ -25,7 +25,7 @@ from storemirror.sql.names import procedures_of, snake_case
 #: Exit statuses that stand for no error class.
 PLAIN_STATUSES: Final = {
     0: "What was asked for was done; of `check` and `demo`: both sides agree.",
-    1: "The command did its work and found something wrong, such as differences.",
+    1: "The command did its work and found something: differences, or something left to do.",
     2: "Wrong usage: an unknown command or option, or a value that cannot be one.",
     70: "A mistake in StoreMirror itself; `--debug` shows the traceback.",
     130: "Stopped by Ctrl-C before it was done.",

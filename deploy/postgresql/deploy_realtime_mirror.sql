@@ -8,9 +8,11 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 -- Two deployments at once would meet in the catalogue, and one would fail.
 DO $do$ BEGIN PERFORM pg_advisory_xact_lock(1493801829); END; $do$;
+-- Writers hold it shared: without it they and the tables' locks below could deadlock.
+DO $do$ BEGIN PERFORM pg_advisory_xact_lock(2686687166); END; $do$;
 
--- Tables of the mirror.  Idempotent: what is there stays, what is missing is added; nothing is
--- ever dropped.  Rendered from the declarations by `storemirror schema render`; do not edit.
+-- Tables of the mirror.  Idempotent: what is there stays, what is missing is added; no table and
+-- no column is ever dropped.  Rendered from the declarations by `storemirror schema render`; do not edit.
 
 CREATE SCHEMA IF NOT EXISTS "storemirror";
 
@@ -53,9 +55,39 @@ CREATE TABLE IF NOT EXISTS "storemirror"."dm_conversation" (
     lossy_fields text[] NOT NULL DEFAULT '{}',
     CONSTRAINT "dm_conversation_pkey" PRIMARY KEY ("conversation_id")
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+-- A table that was there before is adopted: its rows are live, at version 0.  Constant defaults:
+-- none of these rewrites the table.
+ALTER TABLE "storemirror"."dm_conversation"
+    ADD COLUMN IF NOT EXISTS row_state text NOT NULL DEFAULT 'live',
+    ADD COLUMN IF NOT EXISTS last_event_id text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_type text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_time timestamptz,
+    ADD COLUMN IF NOT EXISTS last_event_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS last_event_origin text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_digest text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS mapping_revision integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS lossy_fields text[] NOT NULL DEFAULT '{}';
+ALTER TABLE "storemirror"."dm_conversation"
+    ALTER COLUMN row_state DROP DEFAULT,
+    ALTER COLUMN applied_at SET DEFAULT clock_timestamp();
+DO $do$
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM pg_constraint AS o
+        JOIN pg_attribute AS a ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum]
+        WHERE o.conrelid = '"storemirror"."dm_conversation"'::regclass AND o.contype = 'c' AND a.attname = 'row_state'
+    ) THEN
+        -- NOT VALID: every row has just become live, and needs no look.
+        ALTER TABLE "storemirror"."dm_conversation" ADD CONSTRAINT "dm_conversation_state"
+            CHECK (row_state IN ('live', 'tombstone', 'stub')) NOT VALID;
+    END IF;
+END;
+$do$;
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "title" text COLLATE "C";
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "created_at" timestamptz;
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "message_count" bigint NOT NULL DEFAULT 0;
+ALTER TABLE "storemirror"."dm_conversation" ALTER COLUMN "message_count" SET DEFAULT 0;
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "last_message_id" text COLLATE "C";
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "last_message_at" timestamptz;
 ALTER TABLE "storemirror"."dm_conversation" ADD COLUMN IF NOT EXISTS "last_message_preview" text;
@@ -90,6 +122,35 @@ CREATE TABLE IF NOT EXISTS "storemirror"."dm_message" (
     lossy_fields text[] NOT NULL DEFAULT '{}',
     CONSTRAINT "dm_message_pkey" PRIMARY KEY ("conversation_id", "message_id")
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+-- A table that was there before is adopted: its rows are live, at version 0.  Constant defaults:
+-- none of these rewrites the table.
+ALTER TABLE "storemirror"."dm_message"
+    ADD COLUMN IF NOT EXISTS row_state text NOT NULL DEFAULT 'live',
+    ADD COLUMN IF NOT EXISTS last_event_id text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_type text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_time timestamptz,
+    ADD COLUMN IF NOT EXISTS last_event_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS last_event_origin text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_digest text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS mapping_revision integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS lossy_fields text[] NOT NULL DEFAULT '{}';
+ALTER TABLE "storemirror"."dm_message"
+    ALTER COLUMN row_state DROP DEFAULT,
+    ALTER COLUMN applied_at SET DEFAULT clock_timestamp();
+DO $do$
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM pg_constraint AS o
+        JOIN pg_attribute AS a ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum]
+        WHERE o.conrelid = '"storemirror"."dm_message"'::regclass AND o.contype = 'c' AND a.attname = 'row_state'
+    ) THEN
+        -- NOT VALID: every row has just become live, and needs no look.
+        ALTER TABLE "storemirror"."dm_message" ADD CONSTRAINT "dm_message_state"
+            CHECK (row_state IN ('live', 'tombstone', 'stub')) NOT VALID;
+    END IF;
+END;
+$do$;
 ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "sender_id" text COLLATE "C";
 ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "body" text;
 ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "sent_at" timestamptz;
@@ -98,6 +159,21 @@ ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "attachments" js
 -- What a purge looks for.
 CREATE INDEX IF NOT EXISTS "dm_message_purge" ON "storemirror"."dm_message" (applied_at) WHERE row_state <> 'live';
 -- The latest live row of a parent, in one step.
+DO $do$
+BEGIN
+    -- By another column now: the old one would answer nothing.
+    IF ARRAY(
+        SELECT a.attname::text FROM pg_index AS x
+        CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+        WHERE x.indrelid = '"storemirror"."dm_message"'::regclass
+            AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest"')
+        ORDER BY k.place
+    ) NOT IN ('{}', '{"conversation_id","sent_at","message_id"}'::text[]) THEN
+        DROP INDEX "storemirror"."dm_message_latest";
+    END IF;
+END;
+$do$;
 CREATE INDEX IF NOT EXISTS "dm_message_latest"
     ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC)
     WHERE row_state = 'live';
@@ -131,6 +207,35 @@ CREATE TABLE IF NOT EXISTS "storemirror"."follow_edge" (
     lossy_fields text[] NOT NULL DEFAULT '{}',
     CONSTRAINT "follow_edge_pkey" PRIMARY KEY ("follower_id", "followee_id")
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+-- A table that was there before is adopted: its rows are live, at version 0.  Constant defaults:
+-- none of these rewrites the table.
+ALTER TABLE "storemirror"."follow_edge"
+    ADD COLUMN IF NOT EXISTS row_state text NOT NULL DEFAULT 'live',
+    ADD COLUMN IF NOT EXISTS last_event_id text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_type text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_time timestamptz,
+    ADD COLUMN IF NOT EXISTS last_event_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS last_event_origin text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_digest text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS mapping_revision integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS lossy_fields text[] NOT NULL DEFAULT '{}';
+ALTER TABLE "storemirror"."follow_edge"
+    ALTER COLUMN row_state DROP DEFAULT,
+    ALTER COLUMN applied_at SET DEFAULT clock_timestamp();
+DO $do$
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM pg_constraint AS o
+        JOIN pg_attribute AS a ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum]
+        WHERE o.conrelid = '"storemirror"."follow_edge"'::regclass AND o.contype = 'c' AND a.attname = 'row_state'
+    ) THEN
+        -- NOT VALID: every row has just become live, and needs no look.
+        ALTER TABLE "storemirror"."follow_edge" ADD CONSTRAINT "follow_edge_state"
+            CHECK (row_state IN ('live', 'tombstone', 'stub')) NOT VALID;
+    END IF;
+END;
+$do$;
 ALTER TABLE "storemirror"."follow_edge" ADD COLUMN IF NOT EXISTS "created_at" timestamptz;
 -- What a purge looks for.
 CREATE INDEX IF NOT EXISTS "follow_edge_purge" ON "storemirror"."follow_edge" (applied_at) WHERE row_state <> 'live';
@@ -151,6 +256,35 @@ CREATE TABLE IF NOT EXISTS "storemirror"."user_block" (
     lossy_fields text[] NOT NULL DEFAULT '{}',
     CONSTRAINT "user_block_pkey" PRIMARY KEY ("blocker_id", "blocked_id")
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+-- A table that was there before is adopted: its rows are live, at version 0.  Constant defaults:
+-- none of these rewrites the table.
+ALTER TABLE "storemirror"."user_block"
+    ADD COLUMN IF NOT EXISTS row_state text NOT NULL DEFAULT 'live',
+    ADD COLUMN IF NOT EXISTS last_event_id text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_type text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_time timestamptz,
+    ADD COLUMN IF NOT EXISTS last_event_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS last_event_origin text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS last_event_digest text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS mapping_revision integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS lossy_fields text[] NOT NULL DEFAULT '{}';
+ALTER TABLE "storemirror"."user_block"
+    ALTER COLUMN row_state DROP DEFAULT,
+    ALTER COLUMN applied_at SET DEFAULT clock_timestamp();
+DO $do$
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM pg_constraint AS o
+        JOIN pg_attribute AS a ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum]
+        WHERE o.conrelid = '"storemirror"."user_block"'::regclass AND o.contype = 'c' AND a.attname = 'row_state'
+    ) THEN
+        -- NOT VALID: every row has just become live, and needs no look.
+        ALTER TABLE "storemirror"."user_block" ADD CONSTRAINT "user_block_state"
+            CHECK (row_state IN ('live', 'tombstone', 'stub')) NOT VALID;
+    END IF;
+END;
+$do$;
 ALTER TABLE "storemirror"."user_block" ADD COLUMN IF NOT EXISTS "created_at" timestamptz;
 -- What a purge looks for.
 CREATE INDEX IF NOT EXISTS "user_block_purge" ON "storemirror"."user_block" (applied_at) WHERE row_state <> 'live';
@@ -288,7 +422,11 @@ DECLARE
 BEGIN
     INSERT INTO "storemirror"."dm_conversation" ("conversation_id", row_state)
     SELECT DISTINCT x."conversation_id" COLLATE "C", 'stub'
-    FROM jsonb_to_recordset(COALESCE(p_rows -> 'dm_conversation', '[]')) AS x ("conversation_id" text)
+    FROM jsonb_to_recordset(
+        COALESCE(p_rows -> 'dm_conversation', '[]')
+        -- A writer that does not know the roll-up yet names its own rows.
+        || COALESCE(p_rows -> 'dm_message', '[]')
+    ) AS x ("conversation_id" text)
     ORDER BY 1
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -1367,7 +1505,39 @@ BEGIN
 END;
 $$;
 
-SELECT "storemirror".register_deployment(:'project', :'database', 1, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"}]$declarations$);
+-- Rows that are there before they are registered.  Idempotent; does nothing where all is registered.
+DO $do$
+BEGIN
+    -- Writers hold it shared: none may count by delta while roll-ups are set.
+    PERFORM pg_advisory_xact_lock(2686687166);
+    IF NOT EXISTS (SELECT 1 FROM "storemirror".declaration AS r WHERE r.entity = 'DmConversation') THEN
+        -- Elements of a document that has no row: with one, a backfill or a reconcile settles them.
+        INSERT INTO "storemirror"."dm_conversation" ("conversation_id", row_state)
+        SELECT DISTINCT x."conversation_id", 'live' FROM "storemirror"."dm_participant" AS x
+        WHERE NOT EXISTS (
+            SELECT 1 FROM "storemirror"."dm_conversation" AS d
+            WHERE d."conversation_id" = x."conversation_id"
+        )
+        ON CONFLICT ("conversation_id") DO NOTHING;
+    END IF;
+    IF (
+        SELECT r.digest FROM "storemirror".declaration AS r WHERE r.entity = 'DmMessage rollup'
+        ORDER BY r.mapping_revision DESC LIMIT 1
+    ) IS DISTINCT FROM 'dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978' THEN
+        -- A stub that a later event makes would count from 0, past the rows that are there.
+        INSERT INTO "storemirror"."dm_conversation" ("conversation_id", row_state)
+        SELECT DISTINCT x."conversation_id", 'stub' FROM "storemirror"."dm_message" AS x
+        WHERE NOT EXISTS (
+            SELECT 1 FROM "storemirror"."dm_conversation" AS p
+            WHERE p."conversation_id" = x."conversation_id"
+        )
+        ON CONFLICT ("conversation_id") DO NOTHING;
+        PERFORM "storemirror"."recompute_dm_message_rollup"();
+    END IF;
+END;
+$do$;
+
+SELECT "storemirror".register_deployment(:'project', :'database', 1, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"},{"entity":"DmConversation rollup","digest":""},{"entity":"DmMessage rollup","digest":"dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978"},{"entity":"FollowEdge rollup","digest":""},{"entity":"UserBlock rollup","digest":""}]$declarations$);
 
 -- Required fields, after the declarations have been registered.  Idempotent.
 --

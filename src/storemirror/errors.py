@@ -14,7 +14,8 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │   └── ParentMissing               a purge struck between stubs and locks; nothing written
     ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
     │   └── SchemaMismatch          6   installed tables or procedures are not the ones we call
-    │       └── SchemaBoundElsewhere 6  the schema mirrors another Firestore
+    │       ├── SchemaBoundElsewhere 6  the schema mirrors another Firestore
+    │       └── SchemaChangeRefused 6   tables that are there stand in the way; nothing changed
     ├── BusRefused                  5   the bus said no; a mend is needed before a retry
     ├── SourceRefused               5   the document store said no; nothing was read or written
     │   └── ReadTimeRefused         5   the store does not show this moment, or no longer
@@ -167,6 +168,15 @@ class SchemaBoundElsewhere(SchemaMismatch):
     """The schema mirrors another Firestore project or database; nothing was changed."""
 
     hint = "Check STOREMIRROR_SQL_DSN and STOREMIRROR_FIRESTORE_PROJECT: one of them is another's."
+
+
+class SchemaChangeRefused(SchemaMismatch):
+    """Tables that are there stand in the way, until a person decides; nothing was changed."""
+
+    hint = (
+        "Run `storemirror schema diff`: it lists what stands in the way, and which of it "
+        "`storemirror schema apply --alter-columns` would change."
+    )
 
 
 class BusRefused(StoreMirrorError):

@@ -29,7 +29,7 @@ from storemirror.source.reread import SourceReread
 from storemirror.sql.port import SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
 from storemirror.sql.postgres.mirror import PostgresMirror
-from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering
+from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Parts:
 
     def render_schema(self) -> Mapping[str, str]:
         """Give the deployment as files; needs neither a database nor its address."""
-        return {DEPLOY_FILE: self.rendering().deploy_sql()}
+        return self.rendering().files()
 
     async def mirror(self) -> SqlMirror:
         """Give the SQL mirror."""

@@ -107,7 +107,7 @@ def backfill(
     reads ran out before that, 130 stopped by Ctrl-C.
     """
     wish = _Wish(
-        checks=_names(checks),
+        checks=names_in(checks),
         is_asking=not yes,
         max_reads=max_reads,
         price_usd=price,
@@ -258,7 +258,7 @@ def reconcile(
     than their rows (a restore), or reads ran out; 3 the backlog did not drain.
     """
     wish = _Wish(
-        checks=_names(checks),
+        checks=names_in(checks),
         is_asking=not yes,
         max_reads=max_reads,
         price_usd=price,
@@ -336,7 +336,8 @@ def _print_reconcile(found: stage.ReconcileResult) -> None:
         say("not finished: the reads are spent; what was seen so far is published")
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names_in(text: str) -> tuple[str, ...]:
+    """Read the names that an option lists, comma by comma."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from storemirror.cli import backfill, bus, check, demo, dlq, schema, triggers, writer
+from storemirror.cli import backfill, bus, check, demo, dlq, purge, schema, triggers, writer
 from storemirror.cli.output import say
 from storemirror.config import Settings, load_settings
 from storemirror.errors import StoreMirrorError
@@ -82,6 +82,7 @@ app.command("drain")(writer.drain)
 app.command("check")(check.check)
 app.command("backfill")(backfill.backfill)
 app.command("reconcile")(backfill.reconcile)
+app.command("purge")(purge.purge)
 app.add_typer(dlq.app, name="dlq")
 
 

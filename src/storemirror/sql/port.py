@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from storemirror.event.change import Change, Outcome, RowState
 from storemirror.model.entity import Entity
 from storemirror.model.mapping import MappedRow
 from storemirror.model.types import DialectLimits
+from storemirror.sql.plan import SchemaPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,10 @@ class SqlMirror(Protocol):
         """
         ...
 
+    async def purgeable_count(self, entity: Entity, *, older_than_s: float, max_count: int) -> int:
+        """Count what a purge would remove, up to `max_count`."""
+        ...
+
     def rows(
         self,
         entity: Entity,
@@ -170,22 +175,53 @@ class SqlMirror(Protocol):
 class SchemaAdmin(Protocol):
     """Installs tables and procedures."""
 
-    def render(self) -> Mapping[str, str]:
-        """Give the whole deployment as files: name -> SQL text.  No I/O."""
-        ...
-
-    async def apply(self) -> SchemaStatus:
+    async def plan(self, *, may_alter_columns: bool = False) -> SchemaPlan:
         """
-        Install or upgrade; idempotent.  Tables are never dropped.
+        Tell what `apply` would do.  Changes nothing, and holds up no writer.
 
         Raises:
-            SchemaMismatch: the schema is bound to another Firestore, or the change would be
-                destructive; nothing was changed.
+            SchemaBoundElsewhere: the schema is bound to another Firestore.
+        """
+        ...
+
+    async def apply(
+        self,
+        *,
+        may_alter_columns: bool = False,
+        on_planned: Callable[[SchemaPlan], None] | None = None,
+    ) -> SchemaStatus:
+        """
+        Install or upgrade; idempotent.  Tables and columns are never dropped.
+
+        Writers wait meanwhile.
+
+        Args:
+            may_alter_columns: whether columns that are there may get another form, where every
+                value is kept.
+            on_planned: told what is going to be done, before anything is.
+
+        Raises:
+            SchemaBoundElsewhere: the schema is bound to another Firestore; nothing was changed.
+            SchemaChangeRefused: something stands in the way; nothing was changed.
         """
         ...
 
     async def status(self) -> SchemaStatus:
         """Tell what is installed."""
+        ...
+
+    async def outdated_counts(self, *, max_count: int) -> Mapping[str, int]:
+        """
+        Count the live rows that an earlier declaration mapped: what a backfill has left to do.
+
+        Reads a whole table where there are none.
+
+        Args:
+            max_count: where counting ends, for each entity.
+
+        Returns:
+            Entity name -> rows; without the entities whose declaration is not installed.
+        """
         ...
 
     async def aclose(self) -> None:

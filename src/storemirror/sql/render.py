@@ -7,10 +7,18 @@ by the dialect; values never do: they are bound when a procedure is called.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.catalogue import WantedEntity, rollup_entry
+
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 #: Version of tables and procedures together; counted up when a template changes what is installed.
 SCHEMA_VERSION: Final = 1
@@ -36,3 +44,34 @@ def template_environment(dialect: str, filters: Mapping[str, Callable[..., objec
     )
     environment.filters.update(filters)
     return environment
+
+
+def rollup_digest(entity: Entity) -> str:
+    """Give SHA-256, hex, of how an entity is rolled up; empty without a roll-up."""
+    rollup = entity.rollup
+    if rollup is None:
+        return ""
+    in_order = replace(rollup, latest=tuple(sorted(rollup.latest, key=lambda c: c.target)))
+    return hashlib.sha256(_ENCODER.encode([entity.name, in_order])).hexdigest()
+
+
+def registered_declarations(model: Model) -> list[Mapping[str, str]]:
+    """Give entity and digest of all that a deployment registers: declarations, and roll-ups."""
+    declared = [(e.name, e.digest) for e in model]
+    # Those without a roll-up too: one that comes back after it was gone must be recomputed.
+    declared += [(rollup_entry(e.name), rollup_digest(e)) for e in model]
+    return [{"entity": name, "digest": digest} for name, digest in declared]
+
+
+def wanted_entities(model: Model) -> tuple[WantedEntity, ...]:
+    """Give the declarations as they are to be registered."""
+    return tuple(
+        WantedEntity(
+            name=e.name,
+            check=e.check,
+            digest=e.digest,
+            rollup_into="" if e.rollup is None else e.rollup.into,
+            rollup_digest=rollup_digest(e),
+        )
+        for e in model
+    )

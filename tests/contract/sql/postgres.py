@@ -151,6 +151,14 @@ class PostgresInstalled(MirrorUnderTest):
             )
         )
 
+    async def spoil_procedure(self, procedure: str) -> None:
+        query = sql.SQL(
+            "CREATE OR REPLACE PROCEDURE {}("
+            "p_older_than interval, p_max_count integer, INOUT p_purged bigint DEFAULT 0"
+            ") LANGUAGE plpgsql AS $$BEGIN p_purged := 0; END$$"
+        ).format(sql.Identifier(*self.rendering.procedure_parts(procedure)))
+        await self.execute(query)
+
     async def set_schema_version(self, version: int) -> None:
         query = sql.SQL("UPDATE {} SET schema_version = %s").format(
             sql.Identifier(SCHEMA, "schema_info")

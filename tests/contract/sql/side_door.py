@@ -102,6 +102,10 @@ class Installed(Protocol):
         """Give a column another type, as if it had been declared so before."""
         ...
 
+    async def spoil_procedure(self, procedure: str) -> None:
+        """Change what a purge does, as if by hand."""
+        ...
+
     async def set_schema_version(self, version: int) -> None:
         """Let another version of StoreMirror have installed the schema."""
         ...

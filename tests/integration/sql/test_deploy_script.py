@@ -81,7 +81,7 @@ async def catalogue(database: Database) -> dict[str, str]:
 def test_the_script_is_fresh() -> None:
     """An administrator reads it before running it: it must be what this code works on."""
     under_test = MirrorUnderTest(load_model(), "dbname=unused")
-    rendered = under_test.schema.render()
+    rendered = under_test.rendering.files()
     assert rendered == {DEPLOY_FILE: SCRIPT.read_text()}, (
         "run `storemirror schema render --out deploy/postgresql`"
     )

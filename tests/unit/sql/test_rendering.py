@@ -21,11 +21,11 @@ def test_rendering_is_the_same_each_time() -> None:
     assert rendering().deploy_sql() == rendering().deploy_sql()
 
 
-def test_nothing_is_ever_dropped_but_a_constraint_that_is_made_anew() -> None:
+def test_nothing_is_ever_dropped_but_what_is_made_anew() -> None:
     """Tables, columns and data outlive every deployment."""
     text = rendering().deploy_sql().upper()
     drops = set(re.findall(r"\bDROP\s+\w+", text))
-    assert drops == {"DROP CONSTRAINT"}
+    assert drops == {"DROP CONSTRAINT", "DROP DEFAULT", "DROP INDEX"}
     assert "TRUNCATE" not in text
 
 

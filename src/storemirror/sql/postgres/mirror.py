@@ -11,6 +11,7 @@ from storemirror.errors import EventRefused, ParentMissing, SqlUnavailable
 from storemirror.event.change import Outcome
 from storemirror.model.entity import Entity
 from storemirror.model.types import DialectLimits
+from storemirror.sql.names import snake_case
 from storemirror.sql.port import FollowRelationship, MirrorRow, RollupDifference, RowEvent
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import Connection, Database, described, psycopg, sql
@@ -192,6 +193,16 @@ class PostgresMirror:
         )
         return int(found[0][0])
 
+    async def purgeable_count(self, entity: Entity, *, older_than_s: float, max_count: int) -> int:
+        """See `SqlMirror.purgeable_count`."""
+        query = sql.SQL(
+            "SELECT count(*) FROM (SELECT 1 FROM {table} AS d WHERE d.row_state <> 'live'"
+            " AND d.applied_at < clock_timestamp() - make_interval(secs => %s){childless}"
+            " LIMIT %s) AS r"
+        ).format(table=self._table(entity), childless=self._childless(entity))
+        found = await self._database.fetch(query, (older_than_s, max_count))
+        return int(found[0][0])
+
     async def rows(
         self, entity: Entity, *, after: tuple[str, ...] | None, up_to: tuple[str, ...] | None
     ) -> AsyncIterator[MirrorRow]:
@@ -230,6 +241,22 @@ class PostgresMirror:
     async def aclose(self) -> None:
         """See `SqlMirror.aclose`."""
         await self._database.aclose()
+
+    def _childless(self, entity: Entity) -> sql.Composable:
+        """Give the condition under which a purge takes a roll-up parent."""
+        child = self._rendering.model.rollup_child_of(entity)
+        if child is None:
+            return sql.SQL("")
+        same = sql.SQL(" AND ").join(
+            sql.SQL("m.{} = d.{}").format(name, name)
+            for name in (sql.Identifier(snake_case(k.name)) for k in entity.keys)
+        )
+        return sql.SQL(" AND NOT EXISTS (SELECT 1 FROM {} AS m WHERE {})").format(
+            self._table(child), same
+        )
+
+    def _table(self, entity: Entity) -> sql.Identifier:
+        return sql.Identifier(self._rendering.schema_name, snake_case(entity.name))
 
     def _procedure(self, name: str) -> sql.Identifier:
         return sql.Identifier(*self._rendering.procedure_parts(name))

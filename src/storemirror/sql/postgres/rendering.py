@@ -8,7 +8,7 @@ and loops and nothing else.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -17,9 +17,15 @@ import msgspec
 from storemirror.errors import ConfigError
 from storemirror.model.entity import ChildTable, Entity, LatestColumn, Model, Rollup
 from storemirror.model.types import ColumnType
+from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import has_relationship, resolved_names, snake_case
-from storemirror.sql.postgres.types import TYPES, SqlType
-from storemirror.sql.render import SCHEMA_VERSION, template_environment
+from storemirror.sql.postgres.types import TYPES
+from storemirror.sql.render import (
+    SCHEMA_VERSION,
+    registered_declarations,
+    rollup_digest,
+    template_environment,
+)
 
 DEPLOY_FILE: Final = "deploy_realtime_mirror.sql"
 #: PostgreSQL cuts longer names silently, and two could become one.
@@ -87,9 +93,17 @@ class Rendering:
         template = _ENVIRONMENT.get_template("entity_procedures.sql.j2")
         return shared + "".join(template.render(context, e=e) for e in context["entities"])
 
+    def adopt_sql(self) -> str:
+        """Render what is to be done about rows that are there before they are registered."""
+        return _ENVIRONMENT.get_template("adopt.sql.j2").render(self._context)
+
     def constraints_sql(self) -> str:
         """Render what is to be installed once the declarations have been registered."""
         return _ENVIRONMENT.get_template("constraints.sql.j2").render(self._context)
+
+    def files(self) -> Mapping[str, str]:
+        """Give the whole deployment as files for a database administrator: name -> text."""
+        return {DEPLOY_FILE: self.deploy_sql()}
 
     def deploy_sql(self) -> str:
         """Render the whole deployment as one script for `psql`."""
@@ -97,6 +111,7 @@ class Rendering:
             self._context,
             tables=self.tables_sql(),
             procedures=self.procedures_sql(),
+            adopt=self.adopt_sql(),
             constraints=self.constraints_sql(),
             declarations=self.declarations_json(),
             schema_version=SCHEMA_VERSION,
@@ -110,28 +125,17 @@ class Rendering:
         """Give the advisory lock that one deployment into the schema holds at a time."""
         return zlib.crc32(f"storemirror.schema:{self.schema_name}".encode())
 
+    @property
+    def purge_lock(self) -> int:
+        """Give the advisory lock that writers share, and that what they must not meet has alone.
+
+        One number a schema, so that two mirrors in one database do not hold each other up.
+        """
+        return zlib.crc32(f"storemirror.purge:{self.schema_name}".encode())
+
     def declarations_json(self) -> str:
-        """Give entity and digest of every declaration, as `register_deployment` takes them."""
-        declared = [{"entity": e.name, "digest": e.digest} for e in self.model]
-        return msgspec.json.encode(declared).decode()
-
-    def expected_columns(self) -> Mapping[str, Mapping[str, str]]:
-        """Give table -> column -> type as PostgreSQL spells it, for all that a document fills."""
-        return {
-            table: {column: _plain_type(TYPES[kind]) for column, kind in columns}
-            for entity in self.model
-            for table, columns in _filled_columns(entity)
-        }
-
-    def expected_expressions(self) -> Mapping[tuple[str, str], str]:
-        """Give (table, column) -> what a derived column is computed by, without quotes."""
-        return {
-            (snake_case(entity.name), snake_case(derived.name)): _coalesce(
-                [snake_case(source) for source in derived.sources]
-            )
-            for entity in self.model
-            for derived in entity.derived
-        }
+        """Give name and digest of every declaration, as `register_deployment` takes them."""
+        return msgspec.json.encode(registered_declarations(self.model)).decode()
 
     def _check_distinct(self) -> None:
         """See that no procedure would replace another: `x` and `storemirror.x` are one name."""
@@ -161,8 +165,7 @@ class Rendering:
             and self.procedure("GetFollowRelationship"),
             "follow": entities.get("FollowEdge"),
             "block": entities.get("UserBlock"),
-            # One number a schema, so that two mirrors in one database do not hold each other up.
-            "purge_lock": zlib.crc32(f"storemirror.purge:{self.schema_name}".encode()),
+            "purge_lock": self.purge_lock,
         }
 
     def _entity(self, entity: Entity) -> SimpleNamespace:
@@ -182,6 +185,7 @@ class Rendering:
             ],
             last_key=quoted(keys[-1]),
             parent_keys=[quoted(k) for k in parents],
+            keys_of_x=", ".join(f"x.{quoted(k)}" for k in keys),
             parent_keys_typed=", ".join(f"{quoted(k)} text" for k in parents),
             parent_keys_of_p=", ".join(f"p.{quoted(k)}" for k in parents),
             parent_keys_of_x=", ".join(f"x.{quoted(k)}" for k in parents),
@@ -205,6 +209,9 @@ class Rendering:
             required_check=quoted(f"{snake}_required"),
             purge_index=quoted(f"{snake}_purge"),
             latest_index=quoted(f"{snake}_latest"),
+            state_check=quoted(f"{snake}_state"),
+            rollup_entry=rollup_entry(entity.name),
+            rollup_digest=rollup_digest(entity),
             children=[self._child(t) for t in entity.children],
             rollup=None if entity.rollup is None else self._rollup(entity.rollup),
             rollup_child=None,
@@ -261,28 +268,8 @@ class Rendering:
         }
 
 
-def _filled_columns(entity: Entity) -> Iterator[tuple[str, Sequence[tuple[str, ColumnType]]]]:
-    """Walk an entity's table and child tables, with the columns that come from the document."""
-    keys = [(snake_case(k.name), ColumnType.TEXT) for k in entity.keys]
-    own = [(snake_case(c.name), c.type) for c in (*entity.columns, *entity.rollup_columns)]
-    derived = [(snake_case(d.name), d.type) for d in entity.derived]
-    yield snake_case(entity.name), [*keys, *own, *derived]
-    for child in entity.children:
-        key = (snake_case(child.key.name), ColumnType.TEXT)
-        yield (
-            snake_case(child.name),
-            [*keys, key, *((snake_case(c.name), c.type) for c in child.columns)],
-        )
-
-
 def _coalesce(sources: Sequence[str]) -> str:
     return f"COALESCE({', '.join(sources)})"
-
-
-def _plain_type(kind: SqlType) -> str:
-    """Give a type as `format_type` spells it: without collation."""
-    name = kind.column.removesuffix(' COLLATE "C"')
-    return "timestamp with time zone" if name == "timestamptz" else name
 
 
 def _assignment(name: str, value: str, *, is_count: bool) -> Mapping[str, object]:

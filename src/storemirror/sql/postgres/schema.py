@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
-from storemirror.errors import SchemaBoundElsewhere, SchemaMismatch
-from storemirror.sql.names import procedures_of
+from storemirror.errors import SchemaBoundElsewhere, SchemaChangeRefused, SchemaMismatch
+from storemirror.model.entity import Entity
+from storemirror.sql.catalogue import FoundSchema, WantedSchema
+from storemirror.sql.names import snake_case
+from storemirror.sql.plan import SchemaPlan, decide_differences, decide_plan, other_firestore
 from storemirror.sql.port import SchemaStatus
+from storemirror.sql.postgres.catalogue import read_catalogue
 from storemirror.sql.postgres.connection import (
     Connection,
     Database,
@@ -15,10 +20,18 @@ from storemirror.sql.postgres.connection import (
     psycopg,
     sql,
 )
-from storemirror.sql.postgres.rendering import DEPLOY_FILE, Rendering, quoted
-from storemirror.sql.render import SCHEMA_VERSION, SUPPORTED_VERSIONS
+from storemirror.sql.postgres.rendering import Rendering
+from storemirror.sql.postgres.wanted import wanted_schema
+from storemirror.sql.render import SCHEMA_VERSION
+from storemirror.sql.shape import Alteration, Refusal
 
 _BOUND_ELSEWHERE: Final = ("SM010", "SM011")
+#: What a column is given for `Alteration.TYPE`: the types of the catalogue, as they are written.
+_WRITTEN_TYPES: Final[Mapping[str, sql.SQL]] = {
+    "text": sql.SQL("text"),
+    "bigint": sql.SQL("bigint"),
+    "double precision": sql.SQL("double precision"),
+}
 
 
 class PostgresSchema:
@@ -40,56 +53,56 @@ class PostgresSchema:
         self._rendering = rendering
         self._project = project
         self._store = store
+        self._wanted: WantedSchema | None = None
 
-    def render(self) -> Mapping[str, str]:
-        """See `SchemaAdmin.render`."""
-        return {DEPLOY_FILE: self._rendering.deploy_sql()}
+    async def plan(self, *, may_alter_columns: bool = False) -> SchemaPlan:
+        """See `SchemaAdmin.plan`."""
+        async with self._database.connection() as conn:
+            return await self._plan(conn, may_alter_columns=may_alter_columns)
 
-    async def apply(self) -> SchemaStatus:
+    async def apply(
+        self,
+        *,
+        may_alter_columns: bool = False,
+        on_planned: Callable[[SchemaPlan], None] | None = None,
+    ) -> SchemaStatus:
         """See `SchemaAdmin.apply`."""
-        async with self._database.transaction() as conn:
-            # Two deployments at once would meet in the catalogue and one would fail.
-            await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.deploy_lock,))
-            await conn.execute("SET LOCAL client_min_messages = warning")
-            info = await self._info(conn)
-            if elsewhere := self._other_firestore(info):
-                raise SchemaBoundElsewhere(f"{_listed(elsewhere)}; nothing was changed")
-            refusals = self._later_version(info)
-            refusals += await self._destructive(conn)
-            if refusals:
-                raise SchemaMismatch(f"{_listed(refusals)}; nothing was changed")
-            await conn.execute(self._rendering.tables_sql().encode())
-            await conn.execute(self._rendering.procedures_sql().encode())
-            await self._register(conn)
-            await conn.execute(self._rendering.constraints_sql().encode())
+        async with self._database.connection() as conn, self._deploying(conn):
+            plan = await self._plan(conn, may_alter_columns=may_alter_columns)
+            if plan.is_refused:
+                listed = _listed([str(refusal) for refusal in plan.refusals])
+                raise SchemaChangeRefused(f"{listed}; nothing was changed")
+            if on_planned is not None:
+                on_planned(plan)
+            async with self._changing(conn):
+                for alteration in plan.alterations:
+                    await conn.execute(self._alteration(alteration))
+                await conn.execute(self._rendering.tables_sql().encode())
+                await conn.execute(self._rendering.procedures_sql().encode())
+            # In a second transaction, so that readers are not locked out while roll-ups are
+            # computed.  Until it commits nothing is registered, and so no writer runs on rows
+            # that are half adopted; when it does not, the next apply does it.
+            async with self._changing(conn):
+                await conn.execute(self._rendering.adopt_sql().encode())
+                await self._register(conn)
+                await conn.execute(self._rendering.constraints_sql().encode())
         return await self.status()
 
     async def status(self) -> SchemaStatus:
         """See `SchemaAdmin.status`."""
         async with self._database.connection() as conn:
-            info = await self._info(conn)
-            revisions = await self._revisions(conn) if info else {}
-            differences = self._other_firestore(info)
-            if info is None:
-                differences.append(f"schema {self._rendering.schema_name} is not installed")
-            else:
-                differences += self._other_version(info[0])
-                differences += [
-                    f"the declaration of {name} is not the one installed"
-                    for name, revision in revisions.items()
-                    if revision is None
-                ]
-                differences += await self._missing(conn)
-                differences += await self._destructive(conn)
-        return SchemaStatus(
-            is_installed=info is not None,
-            installed_version=info[0] if info else None,
-            expected_version=SCHEMA_VERSION,
-            project=info[1] if info else None,
-            database=info[2] if info else None,
-            mapping_revisions=revisions,
-            differences=tuple(differences),
-        )
+            return self._status(await read_catalogue(conn, self.wanted))
+
+    async def outdated_counts(self, *, max_count: int) -> Mapping[str, int]:
+        """See `SchemaAdmin.outdated_counts`."""
+        async with self._database.connection() as conn:
+            found = await read_catalogue(conn, self.wanted)
+            counts: dict[str, int] = {}
+            for entity in self._rendering.model:
+                revision = found.revision_of(entity.name, entity.digest)
+                if revision is not None and snake_case(entity.name) in found.tables:
+                    counts[entity.name] = await self._outdated(conn, entity, revision, max_count)
+        return counts
 
     async def verified_revisions(self) -> Mapping[str, int]:
         """
@@ -109,113 +122,86 @@ class PostgresSchema:
         """See `SchemaAdmin.aclose`."""
         await self._database.aclose()
 
-    def _other_firestore(self, info: tuple[int, str, str] | None) -> list[str]:
-        if info is None or info[1:] == (self._project, self._store):
-            return []
-        return [
-            f"the schema mirrors project {info[1]}, database {info[2]}, "
-            f"and the settings say project {self._project}, database {self._store}"
-        ]
+    @property
+    def wanted(self) -> WantedSchema:
+        """Give what is to be installed, as the catalogue spells it."""
+        if self._wanted is None:
+            self._wanted = wanted_schema(self._rendering, project=self._project, store=self._store)
+        return self._wanted
 
-    def _later_version(self, info: tuple[int, str, str] | None) -> list[str]:
-        if info is None or info[0] <= SCHEMA_VERSION:
-            return []
-        return [f"schema version {info[0]} is installed, later than this code's {SCHEMA_VERSION}"]
+    async def _plan(self, conn: Connection, *, may_alter_columns: bool) -> SchemaPlan:
+        found = await read_catalogue(conn, self.wanted)
+        if elsewhere := other_firestore(self.wanted, found):
+            raise SchemaBoundElsewhere(f"{_listed(elsewhere)}; nothing was changed")
+        return decide_plan(self.wanted, found, may_alter_columns=may_alter_columns)
 
-    def _other_version(self, installed: int) -> list[str]:
-        if installed in SUPPORTED_VERSIONS:
-            return []
-        return [f"schema version {installed} is installed, this code works on {SCHEMA_VERSION}"]
-
-    async def _info(self, conn: Connection) -> tuple[int, str, str] | None:
-        """Give version, project and database of the installed schema."""
-        table = f"{quoted(self._rendering.schema_name)}.schema_info"
-        found = await (await conn.execute("SELECT to_regclass(%s)", (table,))).fetchone()
-        if found is None or found[0] is None:
-            return None
-        query = sql.SQL("SELECT schema_version, project, database FROM {}").format(
-            sql.Identifier(self._rendering.schema_name, "schema_info")
+    def _status(self, found: FoundSchema) -> SchemaStatus:
+        is_installed = found.version is not None
+        return SchemaStatus(
+            is_installed=is_installed,
+            installed_version=found.version,
+            expected_version=SCHEMA_VERSION,
+            project=found.project,
+            database=found.database,
+            mapping_revisions={
+                entity.name: found.revision_of(entity.name, entity.digest)
+                for entity in self._rendering.model
+            }
+            if is_installed
+            else {},
+            differences=tuple(decide_differences(self.wanted, found)),
         )
-        record = await (await conn.execute(query)).fetchone()
-        return None if record is None else (record[0], record[1], record[2])
 
-    async def _revisions(self, conn: Connection) -> Mapping[str, int | None]:
-        """Give entity name -> newest mapping revision of exactly this code's declaration."""
+    @contextlib.asynccontextmanager
+    async def _deploying(self, conn: Connection) -> AsyncIterator[None]:
+        """Hold the lock that one deployment has: two at once would meet in the catalogue."""
+        lock = (self._rendering.deploy_lock,)
+        await conn.execute("SELECT pg_advisory_lock(%s)", lock)
+        try:
+            yield
+        finally:
+            if not conn.closed:
+                await conn.execute("SELECT pg_advisory_unlock(%s)", lock)
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, conn: Connection) -> AsyncIterator[None]:
+        """Have one transaction in which no writer is at work.
+
+        A writer locks rows of several tables, and so do changes of tables, in another order.
+        """
+        async with conn.transaction():
+            await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.purge_lock,))
+            await conn.execute("SET LOCAL client_min_messages = warning")
+            yield
+
+    def _alteration(self, refusal: Refusal) -> sql.Composed:
+        """Write down a change of a column that keeps every value."""
+        table = sql.Identifier(self._rendering.schema_name, refusal.table)
+        column = sql.Identifier(refusal.column)
+        if refusal.alteration is Alteration.NULLABLE:
+            return sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, column)
+        [wanted] = [
+            c
+            for t in self.wanted.tables
+            if t.name == refusal.table
+            for c in t
+            if c.name == refusal.column
+        ]
+        kind = _WRITTEN_TYPES[wanted.type]
+        collation = sql.SQL(' COLLATE "C"' if wanted.is_binary else "")
+        return sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}{}").format(
+            table, column, kind, collation
+        )
+
+    async def _outdated(
+        self, conn: Connection, entity: Entity, revision: int, max_count: int
+    ) -> int:
         query = sql.SQL(
-            "SELECT max(mapping_revision) FROM {} WHERE entity = %s AND digest = %s"
-        ).format(sql.Identifier(self._rendering.schema_name, "declaration"))
-        revisions: dict[str, int | None] = {}
-        for entity in self._rendering.model:
-            found = await (await conn.execute(query, (entity.name, entity.digest))).fetchone()
-            revisions[entity.name] = found[0] if found else None
-        return revisions
-
-    async def _missing(self, conn: Connection) -> list[str]:
-        """Name procedures and columns that are not there."""
-        missing = []
-        for procedure in procedures_of(self._rendering.model):
-            parts = self._rendering.procedure_parts(procedure.name)
-            found = await (
-                await conn.execute(
-                    "SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-                    " WHERE n.nspname = %s AND p.proname = %s",
-                    parts,
-                )
-            ).fetchone()
-            if found is None:
-                missing.append(f"procedure {'.'.join(parts)} is missing")
-        installed = await self._columns(conn)
-        for table, columns in self._rendering.expected_columns().items():
-            if table not in installed:
-                missing.append(f"table {table} is missing")
-                continue
-            absent = sorted(set(columns) - set(installed[table]))
-            if absent:
-                missing.append(f"table {table} lacks {', '.join(absent)}")
-        return missing
-
-    async def _destructive(self, conn: Connection) -> list[str]:
-        """Name what could only be brought about by changing what rows hold."""
-        installed = await self._columns(conn)
-        return [
-            f"column {table}.{column} is {installed[table][column]} and is declared as {kind}, "
-            "which would change rows"
-            for table, columns in self._rendering.expected_columns().items()
-            for column, kind in columns.items()
-            if table in installed and installed[table].get(column, kind) != kind
-        ] + await self._derived_otherwise(conn)
-
-    async def _derived_otherwise(self, conn: Connection) -> list[str]:
-        """Name derived columns that the database computes in another way than declared."""
-        wanted = self._rendering.expected_expressions()
-        found = await conn.execute(
-            "SELECT c.relname, a.attname, replace(pg_get_expr(d.adbin, d.adrelid), '\"', '')"
-            " FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid"
-            " JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND a.attgenerated <> ''",
-            (self._rendering.schema_name,),
-        )
-        return [
-            f"column {table}.{column} is {expression} and is declared as "
-            f"{wanted[table, column]}, which would change rows"
-            async for table, column, expression in found
-            if wanted.get((table, column), expression) != expression
-        ]
-
-    async def _columns(self, conn: Connection) -> Mapping[str, Mapping[str, str]]:
-        """Give table -> column -> type, as installed."""
-        columns: dict[str, dict[str, str]] = {}
-        async for table, column, kind in await conn.execute(
-            "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod)"
-            " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND a.attnum > 0"
-            " AND NOT a.attisdropped",
-            (self._rendering.schema_name,),
-        ):
-            columns.setdefault(table, {})[column] = kind
-        return columns
+            "SELECT count(*) FROM (SELECT 1 FROM {}"
+            " WHERE row_state = 'live' AND mapping_revision < %s LIMIT %s) AS r"
+        ).format(sql.Identifier(self._rendering.schema_name, snake_case(entity.name)))
+        found = await (await conn.execute(query, (revision, max_count))).fetchone()
+        return int(found[0]) if found else 0
 
     async def _register(self, conn: Connection) -> None:
         query = sql.SQL("SELECT {}(%s, %s, %s, %s::jsonb)").format(
