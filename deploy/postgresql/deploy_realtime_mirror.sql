@@ -289,6 +289,129 @@ ALTER TABLE "storemirror"."user_block" ADD COLUMN IF NOT EXISTS "created_at" tim
 -- What a purge looks for.
 CREATE INDEX IF NOT EXISTS "user_block_purge" ON "storemirror"."user_block" (applied_at) WHERE row_state <> 'live';
 
+-- Tables that were there and cannot be mirrored into: all of it is taken back.  For who runs this
+-- script; `storemirror schema apply` looks before, and says more.
+DO $do$
+DECLARE
+    v_wrong text;
+BEGIN
+    WITH wanted (name, key, columns) AS (VALUES
+        ('"storemirror"."dm_conversation"'::regclass, '{"conversation_id"}'::text[], '{"conversation_id","row_state","last_event_id","last_event_type","last_event_time","last_event_version","last_event_origin","last_event_digest","mapping_revision","applied_at","lossy_fields","title","created_at","message_count","last_message_id","last_message_at","last_message_preview","last_activity_at"}'::text[]),
+        ('"storemirror"."dm_participant"'::regclass, '{"conversation_id","user_id"}'::text[], '{"conversation_id","user_id","last_read_at"}'::text[]),
+        ('"storemirror"."dm_message"'::regclass, '{"conversation_id","message_id"}'::text[], '{"conversation_id","message_id","row_state","last_event_id","last_event_type","last_event_time","last_event_version","last_event_origin","last_event_digest","mapping_revision","applied_at","lossy_fields","sender_id","body","sent_at","edited_at","attachments"}'::text[]),
+        ('"storemirror"."dm_message_audit"'::regclass, '{"conversation_id","message_id","last_event_version","last_event_id"}'::text[], '{"conversation_id","message_id","last_event_version","last_event_id","last_event_type","last_event_time"}'::text[]),
+        ('"storemirror"."follow_edge"'::regclass, '{"follower_id","followee_id"}'::text[], '{"follower_id","followee_id","row_state","last_event_id","last_event_type","last_event_time","last_event_version","last_event_origin","last_event_digest","mapping_revision","applied_at","lossy_fields","created_at"}'::text[]),
+        ('"storemirror"."user_block"'::regclass, '{"blocker_id","blocked_id"}'::text[], '{"blocker_id","blocked_id","row_state","last_event_id","last_event_type","last_event_time","last_event_version","last_event_origin","last_event_digest","mapping_revision","applied_at","lossy_fields","created_at"}'::text[])
+    ), typed (name, column_name, type) AS (VALUES
+        ('"storemirror"."dm_conversation"'::regclass, 'conversation_id', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'row_state', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_id', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_type', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_time', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_version', 'bigint'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_origin', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_event_digest', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'mapping_revision', 'integer'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'applied_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'lossy_fields', 'text[]'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'title', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'created_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'message_count', 'bigint'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_message_id', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_message_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_message_preview', 'text'::regtype),
+        ('"storemirror"."dm_conversation"'::regclass, 'last_activity_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_participant"'::regclass, 'conversation_id', 'text'::regtype),
+        ('"storemirror"."dm_participant"'::regclass, 'user_id', 'text'::regtype),
+        ('"storemirror"."dm_participant"'::regclass, 'last_read_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'conversation_id', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'message_id', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'row_state', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_id', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_type', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_time', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_version', 'bigint'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_origin', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'last_event_digest', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'mapping_revision', 'integer'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'applied_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'lossy_fields', 'text[]'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'sender_id', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'body', 'text'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'sent_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'edited_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."dm_message"'::regclass, 'attachments', 'jsonb'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'conversation_id', 'text'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'message_id', 'text'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'last_event_version', 'bigint'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'last_event_id', 'text'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'last_event_type', 'text'::regtype),
+        ('"storemirror"."dm_message_audit"'::regclass, 'last_event_time', 'timestamp with time zone'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'follower_id', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'followee_id', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'row_state', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_id', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_type', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_time', 'timestamp with time zone'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_version', 'bigint'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_origin', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'last_event_digest', 'text'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'mapping_revision', 'integer'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'applied_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'lossy_fields', 'text[]'::regtype),
+        ('"storemirror"."follow_edge"'::regclass, 'created_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'blocker_id', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'blocked_id', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'row_state', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_id', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_type', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_time', 'timestamp with time zone'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_version', 'bigint'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_origin', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'last_event_digest', 'text'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'mapping_revision', 'integer'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'applied_at', 'timestamp with time zone'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'lossy_fields', 'text[]'::regtype),
+        ('"storemirror"."user_block"'::regclass, 'created_at', 'timestamp with time zone'::regtype)
+    )
+    SELECT string_agg(f.what, '; ') INTO v_wrong FROM (
+        SELECT format('%s has no unique key on (%s), in this order', w.name, array_to_string(w.key, ', ')) AS what
+        FROM wanted AS w
+        WHERE NOT EXISTS (
+            SELECT 1 FROM pg_index AS x
+            WHERE x.indrelid = w.name AND x.indisunique AND x.indimmediate AND x.indisvalid
+                AND x.indpred IS NULL AND x.indexprs IS NULL
+                AND w.key = ARRAY(
+                    SELECT a.attname::text FROM unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+                    JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+                    WHERE k.place <= x.indnkeyatts ORDER BY k.place
+                )
+        )
+        UNION ALL
+        SELECT format('%s.%s may be NULL or is not compared byte by byte', w.name, a.attname)
+        FROM wanted AS w
+        JOIN pg_attribute AS a ON a.attrelid = w.name AND a.attname::text = ANY (w.key)
+        LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
+        WHERE NOT a.attnotnull OR l.collname <> 'C'
+        UNION ALL
+        SELECT format('%s.%s is %s, not %s', t.name, t.column_name, a.atttypid::regtype, t.type)
+        FROM typed AS t
+        JOIN pg_attribute AS a ON a.attrelid = t.name AND a.attname = t.column_name
+        WHERE a.atttypid <> t.type
+        UNION ALL
+        SELECT format('%s.%s is NOT NULL without a default, and not declared', w.name, a.attname)
+        FROM wanted AS w
+        JOIN pg_attribute AS a ON a.attrelid = w.name AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+            AND a.attname::text <> ALL (w.columns)
+    ) AS f;
+    IF v_wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'nothing was changed: %', v_wrong
+            USING HINT = 'Run `storemirror schema diff`: it says what to do.', ERRCODE = 'SM012';
+    END IF;
+END;
+$do$;
+
 -- Procedures of the mirror.  Idempotent.  Rendered from the declarations by
 -- `storemirror schema render`; do not edit.
 

@@ -135,3 +135,79 @@ async def test_the_script_refuses_another_firestore_and_changes_nothing(
         assert run.returncode != 0
         assert "this schema mirrors project demo" in run.stderr
         assert await catalogue(under_test.database) == before
+
+
+#: Tables made by hand that lack nothing which StoreMirror cannot add.
+HAND_MADE = b"""
+CREATE SCHEMA storemirror;
+CREATE TABLE storemirror.dm_conversation (
+    conversation_id text COLLATE "C" CONSTRAINT mine PRIMARY KEY, tenant text, title text
+);
+CREATE TABLE storemirror.dm_message (
+    message_id text COLLATE "C" NOT NULL, conversation_id text COLLATE "C" NOT NULL, body text,
+    UNIQUE (conversation_id, message_id)
+);
+INSERT INTO storemirror.dm_conversation VALUES ('c', 'acme', 'title');
+INSERT INTO storemirror.dm_message VALUES ('m1', 'c', 'hello'), ('m2', 'c', NULL), ('m1', 'd', '');
+"""
+
+
+async def test_the_script_adopts_tables_as_schema_apply_does(
+    new_database: Callable[[], Awaitable[str]],
+) -> None:
+    """Rows live at version 0, counts exact, the team's own column untouched."""
+    async with (
+        opened(await new_database()) as by_script,
+        opened(await new_database()) as by_code,
+    ):
+        for under_test in (by_script, by_code):
+            await under_test.execute(HAND_MADE)
+        await by_code.schema.apply()
+        run = run_psql(by_script.dsn)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert await catalogue(by_script.database) == await catalogue(by_code.database)
+        for under_test in (by_script, by_code):
+            assert (await under_test.schema.plan()).is_empty
+            assert await under_test.database.fetch(
+                "SELECT conversation_id, tenant, row_state, last_event_version, message_count"
+                " FROM storemirror.dm_conversation ORDER BY 1"
+            ) == [("c", "acme", "live", 0, 2), ("d", None, "stub", 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            b"ALTER TABLE storemirror.dm_conversation DROP CONSTRAINT mine;"
+            b" ALTER TABLE storemirror.dm_conversation ALTER conversation_id SET NOT NULL",
+            "no unique key on (conversation_id)",
+        ),
+        (
+            b'ALTER TABLE storemirror.dm_message ALTER message_id TYPE text COLLATE "POSIX"',
+            "message_id may be NULL or is not compared byte by byte",
+        ),
+        (
+            b"ALTER TABLE storemirror.dm_message ALTER body TYPE varchar(9)",
+            "body is character varying, not text",
+        ),
+        (
+            b"ALTER TABLE storemirror.dm_conversation ALTER tenant SET NOT NULL",
+            "tenant is NOT NULL without a default",
+        ),
+    ],
+    ids=["key", "collation", "type", "own column"],
+)
+async def test_the_script_refuses_tables_that_cannot_be_mirrored_into(
+    change: bytes, words: str, new_database: Callable[[], Awaitable[str]]
+) -> None:
+    """It does not look before, so it takes everything back."""
+    async with opened(await new_database()) as under_test:
+        await under_test.execute(HAND_MADE)
+        await under_test.execute(change)
+        run = run_psql(under_test.dsn)
+        assert run.returncode != 0
+        assert words in run.stderr
+        assert "storemirror schema diff" in run.stderr
+        assert (await under_test.schema.plan()).is_refused
+        found = await under_test.database.fetch("SELECT to_regclass('storemirror.schema_info')")
+        assert found == [(None,)]

@@ -19,6 +19,7 @@ from storemirror.model.entity import ChildTable, Entity, LatestColumn, Model, Ro
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import has_relationship, resolved_names, snake_case
+from storemirror.sql.postgres.tables import wanted_tables
 from storemirror.sql.postgres.types import TYPES
 from storemirror.sql.render import (
     SCHEMA_VERSION,
@@ -110,6 +111,7 @@ class Rendering:
         return _ENVIRONMENT.get_template("deploy.sql.j2").render(
             self._context,
             tables=self.tables_sql(),
+            guards=_ENVIRONMENT.get_template("guards.sql.j2").render(guarded=self._guarded()),
             procedures=self.procedures_sql(),
             adopt=self.adopt_sql(),
             constraints=self.constraints_sql(),
@@ -136,6 +138,18 @@ class Rendering:
     def declarations_json(self) -> str:
         """Give name and digest of every declaration, as `register_deployment` takes them."""
         return msgspec.json.encode(registered_declarations(self.model)).decode()
+
+    def _guarded(self) -> list[Mapping[str, object]]:
+        """Give what must hold of each table, for who does not look before."""
+        return [
+            {
+                "table": self._qualified(table.name),
+                "key": [quoted(name) for name in table.key],
+                "columns": [quoted(column.name) for column in table],
+                "types": [(column.name, column.type) for column in table],
+            }
+            for table in wanted_tables(self.model)
+        ]
 
     def _check_distinct(self) -> None:
         """See that no procedure would replace another: `x` and `storemirror.x` are one name."""
