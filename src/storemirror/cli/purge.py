@@ -74,6 +74,7 @@ def purge(
     async def run() -> tuple[Mapping[str, int], Mapping[str, int]]:
         async with parts:
             mirror = await parts.mirror()
+            await mirror.verify_schema()
             until_s = parts.clock.monotonic_s() + max_seconds
             # Children first: a parent goes only when it has no child rows.
             in_order = list(reversed(entities))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from storemirror.cli.purge import purge_entity
 from storemirror.clock import SystemClock
 from storemirror.errors import StoreMirrorError
 from storemirror.event.change import Origin, Outcome, RowState
@@ -164,6 +167,58 @@ async def test_a_purge_takes_about_as_many_as_it_was_told(sql: Installed, docs: 
     counts = [await purged(sql, "FollowEdge", max_count=2) for _ in range(5)]
     assert sum(counts) == 5
     assert max(counts) < 5
+
+
+async def test_what_can_be_purged_is_counted_as_it_is_purged(
+    sql: Installed, docs: Documents
+) -> None:
+    """A count of 0 is how a caller knows that it is done, and not only held up by a writer."""
+    await sql.mirror.apply([docs.conversation(c, 1) for c in ("full", "empty")])
+    await sql.mirror.apply([docs.message("full", m, 1) for m in ("m1", "m2", "m3")])
+    await sql.mirror.apply([docs.gone("DmMessage", ("full", m), 1) for m in ("m1", "m2")])
+    await sql.mirror.apply([docs.gone("DmConversation", (c,), 1) for c in ("full", "empty")])
+    await sql.mirror.apply([docs.gone("FollowEdge", ("a", "young"), 1)])
+    for name in ("DmConversation", "DmMessage"):
+        await sql.age(sql.model[name], DAY_S)
+
+    async def counts() -> dict[str, int]:
+        return {
+            e.name: await sql.mirror.purgeable_count(e, older_than_s=HOUR_S, max_count=9)
+            for e in sql.model
+        }
+
+    expected = {"DmConversation": 1, "DmMessage": 2, "FollowEdge": 0, "UserBlock": 0}
+    assert await counts() == expected
+    messages = sql.model["DmMessage"]
+    assert await sql.mirror.purgeable_count(messages, older_than_s=HOUR_S, max_count=1) == 1
+    assert {e.name: await purged(sql, e.name) for e in sql.model} == expected
+    assert set((await counts()).values()) == {0}
+
+
+class WriterLeavesClock(SystemClock):
+    """Ends a writer's transaction when somebody waits for it."""
+
+    def __init__(self, writer: contextlib.AsyncExitStack) -> None:
+        self._writer = writer
+        self.sleep_count = 0
+
+    async def sleep(self, duration_s: float) -> None:
+        self.sleep_count += 1
+        await self._writer.aclose()
+
+
+async def test_a_purge_command_outlasts_a_writer(sql: Installed, docs: Documents) -> None:
+    """On a busy mirror the first try meets a batch; that is no reason to leave tombstones."""
+    follow = sql.model["FollowEdge"]
+    await sql.mirror.apply([docs.gone("FollowEdge", ("a", "b"), 1)])
+    await sql.age(follow, DAY_S)
+    async with contextlib.AsyncExitStack() as writer:
+        await writer.enter_async_context(sql.writing())
+        clock = WriterLeavesClock(writer)
+        until_s = clock.monotonic_s() + 60
+        gone = await purge_entity(sql.mirror, follow, clock, age_s=HOUR_S, until_s=until_s)
+    assert (gone, clock.sleep_count) == (1, 1)
+    assert await purge_entity(sql.mirror, follow, clock, age_s=HOUR_S, until_s=0.0) == 0
 
 
 @pytest.mark.parametrize("older_than_s", [0, 599.999])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from storemirror.clock import SystemClock
+from storemirror.errors import ParentMissing
 from storemirror.event.change import Origin, Outcome
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
@@ -16,6 +18,7 @@ from storemirror.model.mapping import MappedRow
 from storemirror.sql.port import MirrorRow, RowEvent
 from tests.support.events import written
 from tests.support.mirrors import MirrorUnderTest
+from tests.support.planted import plant
 
 pytestmark = pytest.mark.postgres
 
@@ -206,6 +209,39 @@ async def test_the_older_writer_gets_past_a_roll_up_that_it_does_not_know(
     assert await old.mirror.apply(together) == [Outcome.APPLIED] * 2
     assert (await overlap.row("late")).columns["lineCount"] == 2
     assert (await overlap.row("other")).columns["lineCount"] == 1
+
+
+async def test_without_its_stub_the_older_writer_is_seen_to_fail(overlap: Overlap) -> None:
+    """Else the test above would hold by luck."""
+    await deploy(overlap)
+    await plant(overlap.new, ("|| COALESCE(p_rows -> 'shop_line', '[]')", ""))
+    with pytest.raises(ParentMissing):
+        await overlap.old.mirror.apply([overlap.line(overlap.old.model, ("late", "1"), 1)])
+
+
+async def test_a_deployment_waits_for_the_batch_in_hand_before_it_locks_a_table(
+    overlap: Overlap,
+) -> None:
+    """A writer that has the one and wants the other would deadlock with it."""
+    old, new = overlap.old, overlap.new
+    waiting = (
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    locked = (
+        "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
+        " AND relation = ANY (ARRAY['storemirror.shop_order', 'storemirror.shop_line']::regclass[])"
+    )
+    async with asyncio.TaskGroup() as tasks, old.database.transaction() as conn:
+        await conn.execute("SELECT storemirror.lock_rows('{}'::jsonb)")
+        deployment = tasks.create_task(new.schema.apply())
+        clock = SystemClock()
+        while not await old.database.fetch(waiting):
+            await clock.sleep(0.02)
+        assert await old.database.fetch(locked) == [(0,)]
+        assert not deployment.done()
+        await conn.execute("SELECT count(*) FROM storemirror.shop_line")
+    assert (await deployment).differences == ()
 
 
 async def test_a_roll_up_that_was_gone_for_a_while_is_recomputed(overlap: Overlap) -> None:
