@@ -10,18 +10,9 @@ from storemirror.source.port import Write
 from storemirror.sql.postgres.connection import MIRROR, Database
 from tests.acceptance.conftest import Operator
 from tests.acceptance.test_operator import conversation, damage, message, write_documents
+from tests.contract.sql.test_schema import ORDERS
 
 pytestmark = pytest.mark.postgres
-
-ORDERS = """
-[[entity]]
-name     = "ShopOrder"
-check    = "orders"
-path     = "orders/{orderId}"
-category = "sqlMirror"
-[entity.columns]
-total = { type = "integer" }
-"""
 
 
 def declared(operator: Operator, text: str) -> Operator:

@@ -197,3 +197,8 @@ class FoundSchema:
 def rollup_entry(entity: str) -> str:
     """Give the name under which an entity's roll-up is registered; no entity is called so."""
     return f"{entity} rollup"
+
+
+def is_rollup_entry(name: str) -> bool:
+    """Tell what `rollup_entry` gives from the name of an entity, which has no space."""
+    return " " in name

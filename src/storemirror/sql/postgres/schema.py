@@ -10,7 +10,8 @@ from storemirror.errors import SchemaBoundElsewhere, SchemaChangeRefused, Schema
 from storemirror.model.entity import Entity
 from storemirror.sql.catalogue import FoundSchema, WantedSchema
 from storemirror.sql.names import snake_case
-from storemirror.sql.plan import SchemaPlan, decide_differences, decide_plan, other_firestore
+from storemirror.sql.plan import SchemaPlan
+from storemirror.sql.planning import decide_differences, decide_plan, other_firestore
 from storemirror.sql.port import SchemaStatus
 from storemirror.sql.postgres.catalogue import read_catalogue
 from storemirror.sql.postgres.connection import (
@@ -167,7 +168,8 @@ class PostgresSchema:
     async def _changing(self, conn: Connection) -> AsyncIterator[None]:
         """Have one transaction in which no writer is at work.
 
-        A writer locks rows of several tables, and so do changes of tables, in another order.
+        A writer takes this lock before it touches a table.  Whoever had the tables first, and
+        wanted it afterwards to recompute, would deadlock with the writer.
         """
         async with conn.transaction():
             await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.purge_lock,))

@@ -18,7 +18,7 @@ from storemirror.sql.catalogue import (
     WantedSchema,
     rollup_entry,
 )
-from storemirror.sql.plan import decide_differences, decide_plan
+from storemirror.sql.planning import decide_differences, decide_plan
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.wanted import routines_of, wanted_schema
 
@@ -148,6 +148,15 @@ def test_a_roll_up_that_ended_is_registered_as_ended(wanted: WantedSchema) -> No
     assert [str(c) for c in plan.changes] == [
         "register roll-up ShopLine as ended: its columns stay, with what they hold"
     ]
+
+
+def test_an_entity_that_is_no_longer_declared_is_told(wanted: WantedSchema) -> None:
+    """Its tables stay, and whoever reads them must know that they stand still."""
+    plan = decide_plan(replace(wanted, entities=wanted.entities[:1]), installed(wanted))
+    assert plan.changes == ()
+    assert plan.notes == (
+        "ShopLine is no longer declared; its tables stay, and nothing writes them",
+    )
 
 
 def test_a_required_column_that_no_longer_is_leaves_the_constraint(wanted: WantedSchema) -> None:
