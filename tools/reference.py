@@ -18,7 +18,8 @@ import msgspec
 
 from storemirror import errors, telemetry
 from storemirror.config import settings_reference
-from storemirror.event.envelope import DATA_SCHEMA, Envelope, EventData
+from storemirror.event.data import DATA_SCHEMA, EventData
+from storemirror.event.envelope import Envelope
 from storemirror.model.load import load_model
 from storemirror.sql.names import procedures_of, snake_case
 

@@ -1,12 +1,14 @@
 """
-A delivery's bytes as an event about a row.
+A delivered message as an event about a row.
 
 Pure: no I/O.
 """
 
 from __future__ import annotations
 
+from storemirror.bus.port import Message
 from storemirror.errors import EntityUnknown, PoisonEventError
+from storemirror.event.binding import structured_body
 from storemirror.event.change import Change
 from storemirror.event.envelope import decode_change
 from storemirror.model.entity import Entity, Model
@@ -32,17 +34,20 @@ class EventDecoder:
         self._limits = limits
         self._source = source
 
-    def decode(self, body: bytes) -> RowEvent:
+    def decode(self, message: Message) -> RowEvent:
         """
         Read one message.
 
         Args:
-            body: a CloudEvent, structured mode.
+            message: a CloudEvent, in structured or binary mode.
 
         Raises:
             PoisonEventError: it can never be applied; the class carries the reason, the message
                 event id and path, never contents.
         """
+        body = structured_body(
+            message.body, content_type=message.content_type, properties=message.properties
+        )
         change = decode_change(body, source=self._source)
         try:
             return self._row_event(change, event_id="")

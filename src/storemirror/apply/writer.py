@@ -277,7 +277,7 @@ class SqlWriterProcessor:
         rejections: list[Rejection] = []
         for delivery in deliveries:
             try:
-                event = self._decoder.decode(delivery.message.body)
+                event = self._decoder.decode(delivery.message)
             except PoisonEventError as exc:
                 reason, words = exc.reason, str(exc)
             except Exception as exc:

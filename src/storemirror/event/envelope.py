@@ -8,53 +8,29 @@ Pure: no I/O.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias, cast
+from collections.abc import Mapping
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from storemirror.clock import LAST_US, rfc3339_from_us, us_from_rfc3339
 from storemirror.errors import EnvelopeInvalid
-from storemirror.event.change import Change, EventType, Fields, Origin
+from storemirror.event.change import Change, EventType, Fields
+from storemirror.event.data import (
+    DATA_SCHEMA,
+    FORMATS,
+    UNNAMED_SCHEMA,
+    DataFormat,
+    EventData,
+)
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
-DATA_SCHEMA: Final = "urn:storemirror:event-data:v1"
 
-# `extra_json_schema` is for the published schema alone; `decode_change` checks these texts itself.
-DecimalText: TypeAlias = Annotated[
-    str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9]{1,19}$"})
-]
-TimeText: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-DigestText: TypeAlias = Annotated[
-    str, msgspec.Meta(extra_json_schema={"pattern": "^([0-9a-f]{64})?$"})
-]
-#: REST `Value` JSON; what is inside is checked by the mapping, which knows the field's name.
-ValueJson: TypeAlias = Annotated[dict[str, object], msgspec.Meta(min_length=1, max_length=1)]
+D = TypeVar("D")
 
 
-class EventData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """CloudEvents `data`: everything a row is made of.
-
-    64-bit integers travel as decimal strings: a JSON number keeps only 53 bits in many readers.
-    """
-
-    #: Document path from the database root.
-    path: str
-    #: Version, decimal string: twice the commit time in microseconds, plus one for a delete.
-    version: DecimalText
-    #: Where the change was seen.
-    origin: Origin
-    #: When the document was seen in this state, RFC 3339, microseconds.
-    observed_at: TimeText
-    #: SHA-256, hex, of the canonical document; empty for a delete.
-    digest: DigestText = ""
-    #: The document's fields as Firestore's REST `Value` JSON; absent for a delete.
-    fields: dict[str, ValueJson] | None = None
-    #: Repairs only: the version the damaged row was seen with, decimal string.
-    expected_version: DecimalText | None = None
-
-
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """CloudEvents 1.0 attributes in structured mode."""
+class Envelope(msgspec.Struct, Generic[D], frozen=True, kw_only=True, omit_defaults=True):
+    """CloudEvents 1.0 attributes in structured mode, around data of one form."""
 
     #: Version of CloudEvents.
     specversion: Literal["1.0"]
@@ -70,12 +46,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time: str
     #: Content type of `data`; absent means JSON too.
     datacontenttype: str | None = None
-    #: Names the JSON Schema of `data`.
+    #: Names the form of `data`, and its JSON Schema; absent means the first one.
     dataschema: str | None = None
     #: W3C trace context of the write.
     traceparent: str | None = None
     #: What was written; see `EventData`.
-    data: EventData
+    data: D
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -85,9 +61,9 @@ class _Head(msgspec.Struct, frozen=True):
     id: object = None
     type: object = None
     subject: object = None
+    dataschema: object = None
 
 
-_DECODER = msgspec.json.Decoder(Envelope)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
 _ENCODER = msgspec.json.Encoder()
 # Hostile nesting ends in RecursionError; unseen, one event would end the writer.
@@ -153,10 +129,7 @@ def decode_change(body: bytes, *, source: str) -> Change:
         EnvelopeInvalid: not JSON, not a CloudEvent of ours, of a later format, of another
             Firestore, or one whose id, type and version contradict each other.
     """
-    try:
-        envelope = _DECODER.decode(body)
-    except _UNDECODABLE as exc:
-        raise _unreadable(body, str(exc)) from exc
+    envelope = _READER.read(body)
     data = envelope.data
     problem = _contradiction(envelope, source)
     if problem is not None:
@@ -179,7 +152,66 @@ def decode_change(body: bytes, *, source: str) -> Change:
     return change
 
 
-def _contradiction(envelope: Envelope, source: str) -> str | None:
+class EnvelopeReader:
+    """Reads envelopes around data of every form that was ever published."""
+
+    def __init__(self, formats: Mapping[str, DataFormat[Any]], *, newest: str) -> None:
+        """
+        Name what can be read.
+
+        Args:
+            formats: by `dataschema`; see `storemirror.event.data.FORMATS`.
+            newest: the form that is tried first: nearly every event has it.
+        """
+        self._formats = formats
+        self._decoders = {
+            schema: msgspec.json.Decoder(Envelope[form.shape])  # type: ignore[name-defined]
+            for schema, form in formats.items()
+        }
+        self._newest = newest
+        self._decode_newest = self._decoders[newest].decode
+
+    def read(self, body: bytes) -> Envelope[EventData]:
+        """
+        Decode one envelope; its data are in today's form.
+
+        Args:
+            body: UTF-8 JSON, structured mode.
+
+        Raises:
+            EnvelopeInvalid: it cannot be read; what can be known of the event is in the error.
+        """
+        try:
+            envelope: Envelope[EventData] = self._decode_newest(body)
+        except _UNDECODABLE as exc:
+            return self._read_by_schema(body, exc)
+        if envelope.dataschema == self._newest:
+            return envelope
+        return self._read_by_schema(body, None)
+
+    def _read_by_schema(self, body: bytes, failure: Exception | None) -> Envelope[EventData]:
+        """Decode by the form that the envelope names."""
+        try:
+            head = _HEAD_DECODER.decode(body)
+        except _UNDECODABLE:
+            raise EnvelopeInvalid("the body is no JSON object that can be read") from failure
+        schema = UNNAMED_SCHEMA if head.dataschema is None else str(head.dataschema)
+        form = self._formats.get(schema)
+        if form is None:
+            what = f"data of the form {schema!r} are not known to this version"
+            raise _unreadable(head, what) from failure
+        try:
+            envelope = self._decoders[schema].decode(body)
+        except _UNDECODABLE as exc:
+            what = f"the CloudEvent does not have our form: {exc}"
+            raise _unreadable(head, what) from exc
+        return msgspec.structs.replace(envelope, data=form.lift(envelope.data))
+
+
+_READER: Final = EnvelopeReader(FORMATS, newest=DATA_SCHEMA)
+
+
+def _contradiction(envelope: Envelope[EventData], source: str) -> str | None:
     """Say what in the envelope contradicts the rest of it; None when nothing does."""
     data = envelope.data
     if envelope.type not in _READABLE:
@@ -215,24 +247,18 @@ def _is_int64(text: str) -> bool:
     return is_decimal and int(text) < 2**63
 
 
-def _unreadable(body: bytes, detail: str) -> EnvelopeInvalid:
+def _unreadable(head: _Head, what: str) -> EnvelopeInvalid:
     """Make the error for a body that is no envelope, with what can be read of it.
 
-    msgspec's message names a place and the expected type, never the contents.
+    msgspec's message, in `what`, names a place and the expected type, never the contents.
     """
-    try:
-        head = _HEAD_DECODER.decode(body)
-    except _UNDECODABLE:
-        return EnvelopeInvalid("the body is no JSON object that can be read")
     event_id = head.id if isinstance(head.id, str) else ""
     subject = head.subject if isinstance(head.subject, str) else ""
     path = subject.removeprefix("documents/")
     if head.type == EventType.UNREADABLE:
-        message = "the source could not read this delivery and passed it on as it came"
+        what = "the source could not read this delivery and passed it on as it came"
     elif head.specversion != "1.0":
-        message = "the body is no CloudEvent of specversion 1.0"
+        what = "the body is no CloudEvent of specversion 1.0"
     elif head.type not in _READABLE:
-        message = f"events of type {head.type!r} are not known to this version"
-    else:
-        message = f"the CloudEvent does not have our form: {detail}"
-    return EnvelopeInvalid(message, event_id=event_id, path=path)
+        what = f"events of type {head.type!r} are not known to this version"
+    return EnvelopeInvalid(what, event_id=event_id, path=path)

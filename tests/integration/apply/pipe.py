@@ -183,7 +183,7 @@ class Pipe:
         """See that the tables hold what these changes, in any order, come to."""
         decoder = EventDecoder(model=self.model, limits=LIMITS, source=SOURCE)
         reference = Reference(self.model)
-        reference.apply([decoder.decode(message_of(change).body) for change in changes])
+        reference.apply([decoder.decode(message_of(change)) for change in changes])
         await assert_equal(self.under_test, reference)
 
 

@@ -63,7 +63,7 @@ class World:
 
     async def _settle(self, delivery: Delivery) -> None:
         try:
-            await self.mirror.apply([self.decoder.decode(delivery.message.body)])
+            await self.mirror.apply([self.decoder.decode(delivery.message)])
         except PoisonEventError as poison:
             rejection = Rejection(delivery=delivery, reason=poison.reason, description=str(poison))
             await self.consumer.dead_letter([rejection])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from storemirror.apply.decode import EventDecoder
+from storemirror.bus.port import Message
 from storemirror.errors import EntityUnknown, EnvelopeInvalid, KeyRefused, MappingFailed
 from storemirror.event.change import Change, Origin, version_of
 from storemirror.event.digest import digest_of
-from storemirror.event.envelope import encode_change, source_of
+from storemirror.event.envelope import CONTENT_TYPE, encode_change, source_of
 from storemirror.event.value import encode_fields
 from storemirror.model.types import DialectLimits
 from tests.unit.apply.deliveries import social_model
@@ -37,14 +38,18 @@ def a_change(path: str, document: dict[str, object] | None) -> Change:
     )
 
 
-def bytes_of(change: Change) -> bytes:
-    return encode_change(change, source=SOURCE)
+def message_of(change: Change, *, source: str = SOURCE) -> Message:
+    return a_message(encode_change(change, source=source))
+
+
+def a_message(body: bytes) -> Message:
+    return Message(message_id="m", body=body, content_type=CONTENT_TYPE)
 
 
 def test_a_write_becomes_a_row(decoder: EventDecoder) -> None:
     """Everything the procedure takes is there."""
     change = a_change("users/a/following/b", {})
-    event = decoder.decode(bytes_of(change))
+    event = decoder.decode(message_of(change))
     assert event.entity.name == "FollowEdge"
     assert event.key == ("a", "b")
     assert event.change == change
@@ -54,7 +59,7 @@ def test_a_write_becomes_a_row(decoder: EventDecoder) -> None:
 
 def test_a_delete_has_no_row(decoder: EventDecoder) -> None:
     """A tombstone keeps no contents."""
-    event = decoder.decode(bytes_of(a_change("users/a/following/b", None)))
+    event = decoder.decode(message_of(a_change("users/a/following/b", None)))
     assert event.row is None
 
 
@@ -62,21 +67,21 @@ def test_a_delete_has_no_row(decoder: EventDecoder) -> None:
 def test_bytes_that_are_no_event_are_named_so(decoder: EventDecoder, body: bytes) -> None:
     """Anyone with the right to send can put anything on the topic."""
     with pytest.raises(EnvelopeInvalid):
-        decoder.decode(body)
+        decoder.decode(a_message(body))
 
 
 def test_an_event_of_another_firestore_is_refused(decoder: EventDecoder) -> None:
     """Two projects on one topic must not mix in one mirror."""
-    body = encode_change(a_change("users/a/following/b", {}), source=source_of("other", "x"))
+    message = message_of(a_change("users/a/following/b", {}), source=source_of("other", "x"))
     with pytest.raises(EnvelopeInvalid, match="other"):
-        decoder.decode(body)
+        decoder.decode(message)
 
 
 def test_a_document_of_no_entity_names_itself(decoder: EventDecoder) -> None:
     """The dead letter must say which document it is about."""
     change = a_change("invoices/i1", {"total": SECRET})
     with pytest.raises(EntityUnknown, match="invoices/i1") as caught:
-        decoder.decode(bytes_of(change))
+        decoder.decode(message_of(change))
     assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
 
 
@@ -84,7 +89,7 @@ def test_an_id_that_cannot_be_a_key_names_itself(decoder: EventDecoder) -> None:
     """Too long for an index: a person has to decide."""
     change = a_change(f"users/{'a' * 200}/following/b", {})
     with pytest.raises(KeyRefused) as caught:
-        decoder.decode(bytes_of(change))
+        decoder.decode(message_of(change))
     assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
 
 
@@ -92,6 +97,6 @@ def test_a_value_that_does_not_fit_is_named_without_its_contents(decoder: EventD
     """Dead letters are read by people who may not read messages."""
     change = a_change("conversations/c/messages/m", {"senderId": "u", "sentAt": SECRET})
     with pytest.raises(MappingFailed, match="sentAt") as caught:
-        decoder.decode(bytes_of(change))
+        decoder.decode(message_of(change))
     assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
     assert SECRET not in str(caught.value)

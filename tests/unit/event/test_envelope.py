@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from storemirror.clock import LAST_US, rfc3339_from_us
 from storemirror.errors import EnvelopeInvalid
 from storemirror.event.change import Change, Fields, Origin, event_id_of
+from storemirror.event.data import DATA_SCHEMA
 from storemirror.event.digest import digest_of
 from storemirror.event.envelope import (
     CONTENT_TYPE,
-    DATA_SCHEMA,
     decode_change,
     encode_change,
     source_of,
@@ -181,6 +181,9 @@ def test_an_unknown_attribute_is_let_pass() -> None:
         (a_body(type="storemirror.document.written.v2"), "are not known to this version"),
         (a_body(type="storemirror.document.written.v2", data=3), "are not known to this version"),
         (a_body(type="storemirror.document.unreadable.v1", data=3), "could not read this delivery"),
+        (a_body(dataschema="urn:storemirror:event-data:v2"), "v2' are not known to this version"),
+        (a_body(dataschema="urn:storemirror:event-data:v2", data=3), "v2' are not known"),
+        (a_body(dataschema=7), "form '7' are not known"),
         (a_body(source=source_of("other", "(default)")), "this mirror is bound to"),
         (a_body(source=SOURCE + "/documents"), "this mirror is bound to"),
         (a_body(id="0" * 64), "the id is not the digest"),
