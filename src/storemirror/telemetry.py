@@ -57,6 +57,8 @@ class LogEvent(enum.StrEnum):
     WRITER_FAILED = "writer.failed"
     #: One line a drain, with its numbers.
     DRAIN_FINISHED = "drain.finished"
+    #: A drain on schedule met an outage; the next one comes at its time.
+    DRAIN_FAILED = "drain.failed"
     #: A dead letter that the bus made by itself was put back.
     DEAD_LETTER_RESUBMITTED = "drain.dead_letter_resubmitted"
     #: Somebody who may not deliver called the receiver; carries why, and nothing of the token.
@@ -67,6 +69,10 @@ class LogEvent(enum.StrEnum):
     BUS_FAILED = "receiver.bus_failed"
     #: The bus takes events again.
     BUS_RECOVERED = "receiver.bus_recovered"
+    #: All parts of one process are to end, in order; `cause` is "asked" or the part that failed.
+    PARTS_ENDING = "up.ending"
+    #: A part had not ended in time, and was cut short; what it held comes again.
+    PART_CUT_SHORT = "up.part_cut_short"
 
 
 def configure_logging(level: str, *, with_severity: bool = False) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
-from storemirror.apply.port import WriterSettings
+from storemirror.apply.port import BatchObserver, StepHook, WriterSettings
 from storemirror.apply.readiness import refuse_if_off
+from storemirror.apply.schedule import Drain
+from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec, TopicSpec
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
 from storemirror.clock import Clock, SystemClock
@@ -25,6 +28,7 @@ from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import DocumentStore
+from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
 from storemirror.sql.port import SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
@@ -34,6 +38,7 @@ from storemirror.sql.postgres.schema import PostgresSchema
 
 if TYPE_CHECKING:
     from storemirror.source.deliveries import Deliveries
+    from storemirror.source.receiver_auth import CallerRules
 
 #: Connections beside those of the lanes: probes, stubs, the checker.
 _SPARE_CONNECTIONS: Final = 4
@@ -203,7 +208,43 @@ class Parts:
         """
         refuse_if_off(is_mirror_on=self.settings.is_mirror_on)
         self.require(*self.applying_settings)
-        return await drain_realtime_mirror_queue(
+        drain_once = await self.drainer()
+        return await drain_once(max_duration_s=max_duration_s, stop=asyncio.Event())
+
+    async def writer(
+        self,
+        *,
+        consumer: Consumer | None = None,
+        lock_duration_s: float | None = None,
+        hooks: StepHook | None = None,
+        on_batch: BatchObserver | None = None,
+    ) -> SqlWriterProcessor:
+        """
+        Give a writer; nothing is received before its `run`.
+
+        Args:
+            consumer: to receive from; one of its own by default.
+            lock_duration_s: see `topic`.
+            hooks: see `create_sql_writer_processor`.
+            on_batch: likewise.
+        """
+        return create_sql_writer_processor(
+            consumer=consumer or await self.consumer(),
+            publisher=await self.publisher(),
+            mirror=await self.mirror(),
+            model=self.model,
+            source=self.source,
+            clock=self.clock,
+            reread=await self.reread(),
+            settings=self.writer_settings(lock_duration_s=lock_duration_s),
+            hooks=hooks,
+            on_batch=on_batch,
+        )
+
+    async def drainer(self) -> Drain:
+        """Give what drains the writer's subscription, as often as it is called."""
+        return partial(
+            drain_realtime_mirror_queue,
             consumer=await self.consumer(),
             publisher=await self.publisher(),
             admin=await self.bus_admin(),
@@ -213,7 +254,6 @@ class Parts:
             clock=self.clock,
             reread=await self.reread(),
             settings=self.writer_settings(),
-            max_duration_s=max_duration_s,
             subscription=self.subscription,
         )
 
@@ -236,6 +276,39 @@ class Parts:
             publisher=await self.publisher(), model=self.model, source=self.source
         )
 
+    async def relay(self) -> TriggerRelay:
+        """Give what carries the embedded store's changes to the bus."""
+        return TriggerRelay(
+            await self.embedded_store(),
+            self.model,
+            await self.publisher(),
+            self.clock,
+            source=self.source,
+        )
+
+    def caller_rules(self) -> CallerRules | None:
+        """
+        Give who may deliver to the trigger receiver; None where only this machine can.
+
+        Raises:
+            ConfigError: others could reach it and nothing says who may, or its packages are not
+                installed.
+        """
+        try:
+            from storemirror.source import receiver_auth  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise ConfigError(
+                "the trigger receiver's packages are not installed: "
+                "pip install -e '.[triggers]' in the checkout"
+            ) from exc
+        triggers = self.settings.triggers
+        return receiver_auth.caller_rules(
+            host=triggers.host,
+            audience=triggers.audience,
+            service_accounts=triggers.service_accounts,
+            certs_url=triggers.certs_url or receiver_auth.GOOGLE_CERTS_URL,
+        )
+
     async def serve_triggers(
         self, stop: asyncio.Event, *, on_listening: Callable[[int], None]
     ) -> Mapping[str, object]:
@@ -250,20 +323,10 @@ class Parts:
             ConfigError: the address cannot be listened on, or others could reach it and nothing
                 says who may; nothing was opened.
         """
-        try:
-            from storemirror.source import receiver, receiver_auth  # noqa: PLC0415 - an extra
-        except ImportError as exc:
-            raise ConfigError(
-                "the trigger receiver's packages are not installed: "
-                "pip install -e '.[triggers]' in the checkout"
-            ) from exc
+        callers = self.caller_rules()
+        from storemirror.source import receiver  # noqa: PLC0415 - an extra, which is there now
+
         triggers = self.settings.triggers
-        callers = receiver_auth.caller_rules(
-            host=triggers.host,
-            audience=triggers.audience,
-            service_accounts=triggers.service_accounts,
-            certs_url=triggers.certs_url or receiver_auth.GOOGLE_CERTS_URL,
-        )
         app = receiver.create_trigger_receiver(
             publisher=await self.publisher(),
             model=self.model,
@@ -300,8 +363,9 @@ class Parts:
         return admin
 
     async def _mirror_database(self) -> Database:
-        lanes = self.settings.writer.lane_count
-        return await self._database("sql.dsn", MIRROR, max_size=lanes + _SPARE_CONNECTIONS)
+        # A drainer may run beside the writer.
+        lane_count = 2 * self.settings.writer.lane_count
+        return await self._database("sql.dsn", MIRROR, max_size=lane_count + _SPARE_CONNECTIONS)
 
     async def _bus_database(self) -> Database:
         return await self._database("bus.dsn", BUS, max_size=8)

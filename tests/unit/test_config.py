@@ -151,6 +151,7 @@ def test_the_environment_overrides_the_file() -> None:
 OTHER = {"true": "false", "false": "true", "2": "3", "2000": "3", "8000000": "3", "10.0": "3"}
 OTHER |= {"30.0": "3", '"info"': "error", '"embedded"': "firestore", "8085": "3"}
 OTHER |= {'"127.0.0.1"': "0.0.0.0", "512": "1024", "80": "3", "0": "3", "10": "3", "50.0": "3"}
+OTHER |= {"60.0": "3", "25.0": "3"}
 
 
 @pytest.mark.parametrize("doc", settings_reference(), ids=lambda doc: doc.name)

@@ -15,7 +15,7 @@ import structlog
 
 from storemirror.apply.port import BatchObserver, Reread, StepHook, WriterSettings
 from storemirror.apply.readiness import check_ready, refuse_if_off
-from storemirror.apply.retry import cancel
+from storemirror.apply.retry import cancel, first_of
 from storemirror.apply.stats import WriterStats
 from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.port import (
@@ -83,6 +83,7 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     reread: Reread,
     settings: WriterSettings,
     max_duration_s: float,
+    stop: asyncio.Event | None = None,
     subscription: str = SUBSCRIPTION_SQL_WRITER,
     hooks: StepHook | None = None,
     on_batch: BatchObserver | None = None,
@@ -93,7 +94,8 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
 
     `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
-    seconds nothing more is received.  The rest: see `create_sql_writer_processor`.
+    seconds, or once `stop` is set, nothing more is received.  The rest: see
+    `create_sql_writer_processor`.
 
     Raises:
         SwitchedOff: nothing was received.
@@ -117,7 +119,8 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         hooks=hooks,
         on_batch=on_batch,
     )
-    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s)
+    asked = asyncio.Event() if stop is None else stop
+    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s, asked)
     drained = _drain_stats(
         processor.stats,
         await admin.stats(subscription),
@@ -147,10 +150,11 @@ async def _run(
     subscription: str,
     clock: Clock,
     max_duration_s: float,
+    asked: asyncio.Event,
 ) -> int:
     """Resubmit and apply until nothing waits or the time is over; gives the resubmitted ones."""
     stop = asyncio.Event()
-    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s))
+    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s, asked))
     try:
         resubmitted = await _resubmit_once(admin, subscription, stop)
         await processor.run(stop, on_idle=_set_when_empty(stop, admin, subscription))
@@ -185,8 +189,10 @@ def _set_when_empty(
     return look
 
 
-async def _set_after(stop: asyncio.Event, clock: Clock, duration_s: float) -> None:
-    await clock.sleep(duration_s)
+async def _set_after(
+    stop: asyncio.Event, clock: Clock, duration_s: float, asked: asyncio.Event
+) -> None:
+    await first_of(clock.sleep(duration_s), asked.wait())
     stop.set()
 
 

@@ -12,7 +12,18 @@ from typing import Annotated, Final
 
 import typer
 
-from storemirror.cli import backfill, bus, check, demo, dlq, purge, schema, triggers, writer
+from storemirror.cli import (
+    backfill,
+    bus,
+    check,
+    demo,
+    dlq,
+    purge,
+    schema,
+    triggers,
+    up,
+    writer,
+)
 from storemirror.cli.output import say
 from storemirror.config import Settings, load_settings
 from storemirror.errors import StoreMirrorError
@@ -76,6 +87,7 @@ def options(
 app.command("demo")(demo.demo)
 app.add_typer(schema.app, name="schema")
 app.add_typer(bus.app, name="bus")
+app.command("up")(up.up)
 app.command("triggers")(triggers.triggers)
 app.command("writer")(writer.writer)
 app.command("drain")(writer.drain)

@@ -10,7 +10,6 @@ import typer
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.stats import WriterStats
-from storemirror.apply.writer import create_sql_writer_processor
 from storemirror.cli.output import print_json, stop_on_signals
 from storemirror.wiring import Parts
 
@@ -30,16 +29,7 @@ async def _run_writer(parts: Parts) -> WriterStats:
     refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
     parts.require(*parts.applying_settings)
     async with parts:
-        processor = create_sql_writer_processor(
-            consumer=await parts.consumer(),
-            publisher=await parts.publisher(),
-            mirror=await parts.mirror(),
-            model=parts.model,
-            source=parts.source,
-            clock=parts.clock,
-            reread=await parts.reread(),
-            settings=parts.writer_settings(),
-        )
+        processor = await parts.writer()
         with stop_on_signals() as stop:
             await processor.run(stop)
         return processor.stats

@@ -252,6 +252,20 @@ class FunctionsSettings(Section):
     )
 
 
+class UpSettings(Section):
+    """Everything in one process, `storemirror up`."""
+
+    drain_interval_s: float = Field(
+        default=60.0, ge=1, le=3_600, description="seconds, 1 to 3600, from one drain to the next"
+    )
+    shutdown_timeout_s: float = Field(
+        default=25.0,
+        gt=0,
+        le=600,
+        description="seconds, up to 600, in which all parts must have ended",
+    )
+
+
 class PostgresSettings(Section):
     """The embedded PostgreSQL."""
 
@@ -281,6 +295,7 @@ class Settings(Section):
     writer: WriterSettings = Field(default=WriterSettings(), description="[writer]")
     triggers: TriggersSettings = Field(default=TriggersSettings(), description="[triggers]")
     functions: FunctionsSettings = Field(default=FunctionsSettings(), description="[functions]")
+    up: UpSettings = Field(default=UpSettings(), description="[up]")
     postgres: PostgresSettings = Field(default=PostgresSettings(), description="[postgres]")
     log: LogSettings = Field(default=LogSettings(), description="[log]")
     #: Setting -> name in the database: "SQL_PROC_UPSERT_DM_MESSAGE" -> "upsert_message".

@@ -20,7 +20,6 @@ from typing import Final
 import msgspec
 
 from storemirror.apply.port import BatchReport, Step
-from storemirror.apply.writer import create_sql_writer_processor
 from storemirror.bus.faults import Faults, FaultyConsumer
 from storemirror.bus.port import Delivery
 from storemirror.config import load_settings
@@ -95,15 +94,9 @@ async def run(*, seed: int, die_after_events: int | None) -> None:
     async with Parts(load_settings(None, os.environ)) as parts:
         draw = random.Random(seed)  # noqa: S311 - faults, not secrets
         consumer = FaultyConsumer(await parts.consumer(), FAULTS, draw, parts.clock)
-        processor = create_sql_writer_processor(
+        processor = await parts.writer(
             consumer=consumer,
-            publisher=await parts.publisher(),
-            mirror=await parts.mirror(),
-            model=parts.model,
-            source=parts.source,
-            clock=parts.clock,
-            reread=await parts.reread(),
-            settings=parts.writer_settings(lock_duration_s=LOCK_DURATION_S),
+            lock_duration_s=LOCK_DURATION_S,
             hooks=_Death(die_after_events).strike,
             on_batch=report,
         )

@@ -1,0 +1,113 @@
+"""
+Several parts in one process: they run together, and end together, one after the other.
+
+The order is the events' way: what takes them in ends first, so that what was taken in is still
+carried on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from storemirror.clock import Clock
+from storemirror.telemetry import LogEvent
+
+#: Before Python 3.12 `asyncio.wait_for` may swallow a cancellation: it is given again.
+_CANCEL_INTERVAL_S: Final = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a process."""
+
+    #: As logs and errors call it.
+    name: str
+    #: Runs until the event it is handed is set, and then ends in a time of its own.
+    run: Callable[[asyncio.Event], Awaitable[Any]]
+
+
+async def run_together(
+    parts: Sequence[Part], stop: asyncio.Event, *, clock: Clock, timeout_s: float
+) -> None:
+    """
+    Run parts until `stop` is set or one of them fails; then end them in their order.
+
+    A part is asked to end when the one before it has ended.
+
+    Args:
+        parts: the first is the first to end.
+        stop: ends all.
+        clock: for the deadline.
+        timeout_s: seconds in which all must have ended; a part that has not is cut short.
+
+    Raises:
+        Exception: the error of the first part that failed; the others were ended in order.
+        RuntimeError: a part ended although nobody had asked it to: a mistake of ours.
+    """
+    running = [_Running(part) for part in parts]
+    asked = asyncio.create_task(stop.wait())
+    try:
+        tasks = {asked, *(one.task for one in running)}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        failure = next((one.failure for one in running if one.failure), None)
+        _log.info(LogEvent.PARTS_ENDING.value, cause=_cause_of(running))
+        deadline_s = clock.monotonic_s() + timeout_s
+        for one in running:
+            await one.end(clock, deadline_s)
+    finally:
+        for task in (asked, *(one.task for one in running)):
+            await _cancelled(task)
+        # Looked at, or the loop complains of those that failed because another one had.
+        await asyncio.gather(*(one.task for one in running), return_exceptions=True)
+    failure = failure or next((one.failure for one in running if one.failure), None)
+    if failure is not None:
+        raise failure
+
+
+class _Running:
+    """A part that was started."""
+
+    def __init__(self, part: Part) -> None:
+        self.name = part.name
+        self._stop = asyncio.Event()
+        self.task: asyncio.Task[Any] = asyncio.ensure_future(self._run(part))
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Give the error that the part ended with."""
+        if not self.task.done() or self.task.cancelled():
+            return None
+        return self.task.exception()
+
+    async def end(self, clock: Clock, deadline_s: float) -> None:
+        """Ask the part to end, and wait until it has, at the latest at the deadline."""
+        self._stop.set()
+        deadline = asyncio.ensure_future(clock.sleep(max(0.0, deadline_s - clock.monotonic_s())))
+        await asyncio.wait({self.task, deadline}, return_when=asyncio.FIRST_COMPLETED)
+        deadline.cancel()
+        if not self.task.done():
+            _log.error(LogEvent.PART_CUT_SHORT.value, part=self.name)
+            await _cancelled(self.task)
+
+    async def _run(self, part: Part) -> None:
+        await part.run(self._stop)
+        if not self._stop.is_set():
+            raise RuntimeError(f"{part.name} ended although nobody had asked it to")
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended; its error, if any, stays with it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_INTERVAL_S)
+
+
+def _cause_of(running: Sequence[_Running]) -> str:
+    return next((one.name for one in running if one.failure), "asked")
