@@ -22,6 +22,7 @@ from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
 from storemirror.clock import Clock, SystemClock
 from storemirror.config import Settings
+from storemirror.config.collisions import OWN_SCHEMAS, collisions
 from storemirror.errors import ConfigError
 from storemirror.event.envelope import source_of
 from storemirror.model.entity import Model
@@ -31,6 +32,7 @@ from storemirror.source.port import DocumentStore
 from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
 from storemirror.sql.port import SchemaAdmin, SqlMirror
+from storemirror.sql.postgres.address import Address, address_of
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
@@ -120,8 +122,43 @@ class Parts:
         )
 
     def require(self, *names: str) -> None:
-        """See that these settings, and the project, are set; ConfigError lists all that are not."""
+        """
+        See that these settings, and the project, are set, and that none of them makes a loop.
+
+        Raises:
+            ConfigError: one is not set, or the mirror would be written into what is watched;
+                lists all of the kind.
+        """
         self.settings.require("firestore.project", *names)
+        self.refuse_loops()
+
+    def refuse_loops(self) -> None:
+        """
+        See that the mirror has no place among the tables of documents or bus.
+
+        Raises:
+            ConfigError: it has; names both settings.
+        """
+        settings = self.settings
+        found = collisions(
+            places={
+                name: self._address_of(name)
+                for name in ("sql.dsn", *OWN_SCHEMAS)
+                if settings.is_set(name)
+                and (name != "documents.dsn" or settings.documents.kind == "embedded")
+            },
+            schema_name=settings.sql.schema_name,
+            procedures=settings.procedures,
+        )
+        if found:
+            listed = "".join(f"\n  {line}" for line in found)
+            raise ConfigError(f"the mirror would call for itself; nothing was started{listed}")
+
+    def _address_of(self, name: str) -> Address:
+        try:
+            return address_of(self.settings.text_of(name))
+        except ConfigError as exc:
+            raise ConfigError(f"{name} {exc}") from None
 
     def render_schema(self) -> Mapping[str, str]:
         """Give the deployment as files; needs neither a database nor its address."""
@@ -372,6 +409,7 @@ class Parts:
 
     async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
         if setting not in self._databases:
+            self.refuse_loops()
             try:
                 database = Database(self.settings.text_of(setting), kind, max_size=max_size)
             except ConfigError as exc:

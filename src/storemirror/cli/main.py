@@ -18,6 +18,7 @@ from storemirror.cli import (
     check,
     demo,
     dlq,
+    init,
     purge,
     schema,
     triggers,
@@ -85,6 +86,7 @@ def options(
 
 
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.add_typer(schema.app, name="schema")
 app.add_typer(bus.app, name="bus")
 app.command("up")(up.up)

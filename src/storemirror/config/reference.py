@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,24 @@ def setting_docs(shape: type[BaseModel], section: str = "") -> Iterator[SettingD
 
 def _holds_secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(map(_holds_secret, typing.get_args(annotation)))
+
+
+def section_docs(shape: type[BaseModel]) -> Mapping[str, str]:
+    """Give what each table of the settings file is for, [procedures] included."""
+    return {
+        name: _section_doc(info)
+        for name, info in shape.model_fields.items()
+        if _is_table(info) or isinstance(info.default, dict)
+    }
+
+
+def _is_table(info: FieldInfo) -> bool:
+    return isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+
+
+def _section_doc(info: FieldInfo) -> str:
+    described = info.annotation.__doc__ if _is_table(info) else info.description
+    return " ".join((described or "").split("\n\n")[0].split())
 
 
 def _variable(name: str, info: FieldInfo) -> str:

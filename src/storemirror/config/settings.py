@@ -323,12 +323,16 @@ class Settings(Section):
             ConfigError: one is not; names each, with its place in the file and its variable.
         """
         docs = {doc.name: doc for doc in setting_docs(Settings)}
-        missing = [docs[name] for name in names if self._value_of(name) is None]
+        missing = [docs[name] for name in names if not self.is_set(name)]
         if not missing:
             return
         listed = "".join(f"\n  {doc.name} is not set: {doc.what}. {doc.cure}" for doc in missing)
         plural = "setting is" if len(missing) == 1 else "settings are"
         raise ConfigError(f"{len(missing)} {plural} missing; nothing was started{listed}")
+
+    def is_set(self, name: str) -> bool:
+        """Tell whether a setting, as in "sql.dsn", has a value."""
+        return self._value_of(name) is not None
 
     def text_of(self, name: str) -> str:
         """

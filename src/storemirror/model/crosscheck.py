@@ -14,6 +14,7 @@ from storemirror.config.shape import nearest_known
 from storemirror.config.toml_lines import Place
 from storemirror.errors import Mistake
 from storemirror.model.declared import Declaration, DeclaredRollup
+from storemirror.model.own_paths import OWN_PATTERNS, own_pattern_watched
 from storemirror.model.types import ColumnType
 
 #: Longest id in code points, where `key_length` does not say otherwise.
@@ -59,6 +60,7 @@ def check_together(declarations: Sequence[Declaration], *, are_complete: bool) -
         *_check_paths(declarations),
     ]
     for declaration in declarations:
+        found += _check_own_paths(declaration)
         found += _check_keys(declaration)
         found += _check_columns(context, declaration)
         found += _check_children(declaration)
@@ -229,6 +231,19 @@ def _check_paths(declarations: Sequence[Declaration]) -> Iterator[Mistake]:
                     f"{first.entity.name} has the same documents",
                     "A document has one row: give each entity documents of its own.",
                 )
+
+
+def _check_own_paths(declaration: Declaration) -> Iterator[Mistake]:
+    if "path" in declaration.broken:
+        return
+    path = declaration.entity.path
+    pattern = own_pattern_watched(path)
+    if pattern is not None:
+        yield declaration.mistake(
+            ("path",),
+            f"{path} would watch {pattern}, which is StoreMirror's own: {OWN_PATTERNS[pattern]}",
+            "Mirror documents of the application only.",
+        )
 
 
 def _check_keys(declaration: Declaration) -> Iterator[Mistake]:

@@ -15,6 +15,7 @@ from typing import Final
 from google.api_core import exceptions as google_errors
 
 from storemirror.clock import Clock
+from storemirror.model.own_paths import PROBE_COLLECTION
 from storemirror.source.budget import ReadBudget
 from storemirror.source.firestore_calls import FirestoreAddress, FirestoreCalls, Span
 from storemirror.source.firestore_errors import translated_errors
@@ -32,7 +33,7 @@ from storemirror.source.port import (
 __all__ = ["FirestoreAddress", "FirestoreDocumentStore", "FirestoreView", "open_firestore"]
 
 #: A document that is never there; reading it gives the time of now.
-_PROBE_PATH: Final = "storemirror-probe/none"
+_PROBE_PATH: Final = f"{PROBE_COLLECTION}/none"
 
 
 class FirestoreView:

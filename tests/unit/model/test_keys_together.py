@@ -279,3 +279,16 @@ count = "eventCount"
     (mistake,) = mistakes_of(tmp_path, SHOP, event)
     assert (mistake.where, mistake.line) == ("OrderEvent.rollup.into", 7)
     assert mistake.what == "OrderLine already rolls up into Order"
+
+
+@pytest.mark.parametrize(
+    "path", ["storemirror-probe/{orderId}", "storemirror-probe/{p}/x/{orderId}"]
+)
+def test_a_path_of_our_own_is_refused(tmp_path: Path, path: str) -> None:
+    """What StoreMirror does there by itself would call for the next event, and that for another."""
+    text = SHOP.replace('"orders/{orderId}"', f'"{path}"')
+    assert text != SHOP
+    own = [m for m in mistakes_of(tmp_path, text) if "StoreMirror's own" in m.what]
+    assert [m.where for m in own] == ["Order.path"]
+    assert path in own[0].what
+    assert "storemirror-probe/{probe}" in own[0].what
