@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
+
 import pytest
 
 from storemirror.event.value import encode_fields
 from storemirror.source.port import Write
-from tests.acceptance.conftest import Operator
+from tests.acceptance.conftest import Operator, clean_environment
 
 pytestmark = pytest.mark.postgres
 
@@ -72,6 +76,36 @@ async def test_nobody_pays_without_having_been_asked(deployed: Operator) -> None
         ended = await deployed.runs(command)
         assert ended.status == 2
         assert "--yes" in ended.err
+
+
+async def test_without_a_writer_it_waits_and_ctrl_c_leaves_the_rest(deployed: Operator) -> None:
+    """The bus does not grow without bound, and nothing that was paid for is lost."""
+    await import_documents(deployed, 30)
+    command = ("backfill", "--yes", "--page-size", "5", "--max-depth", "10")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from storemirror.cli.entry import main; main()",
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(deployed.environment),
+        cwd=deployed.folder,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(90):
+        while b"waiting: " not in (line := await process.stderr.readline()):
+            assert line, "it ended without having waited"
+        process.send_signal(signal.SIGINT)
+        out, _ = await process.communicate()
+    assert process.returncode == 130
+    assert b"the same command goes on" in out
+    depth = (await deployed.runs("bus", "status", "--json")).json()["depth"]
+    assert 0 < depth < 15
+    assert (await deployed.runs("drain")).json()["applied"] == depth
+    ended = await deployed.runs("backfill", "--yes", "--json")
+    assert ended.status == 0, ended.err
+    assert ended.json()["published"] == 30 - depth
 
 
 async def test_a_damaged_progress_file_is_named(deployed: Operator) -> None:

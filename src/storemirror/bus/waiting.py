@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from storemirror.clock import Clock
 
@@ -32,9 +33,15 @@ class News:
 
 async def wait_for(news: asyncio.Event, clock: Clock, timeout_s: float) -> None:
     """Wait until `news` is set, or `timeout_s` seconds by `clock` have passed."""
-    if news.is_set():
+    await wait_for_any((news,), clock, timeout_s)
+
+
+async def wait_for_any(events: Sequence[asyncio.Event], clock: Clock, timeout_s: float) -> None:
+    """Wait until one of `events` is set, or `timeout_s` seconds by `clock` have passed."""
+    if any(event.is_set() for event in events):
         return
-    waits = {asyncio.ensure_future(news.wait()), asyncio.ensure_future(clock.sleep(timeout_s))}
+    waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait()) for event in events}
+    waits.add(asyncio.ensure_future(clock.sleep(timeout_s)))
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -10,20 +10,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.check import reconcile as stage
 from storemirror.cli.output import JsonOption, counted, print_json, say, stop_on_signals
-from storemirror.clock import Clock
+from storemirror.cli.progress import ProgressBar
 from storemirror.errors import ConfigError
 from storemirror.model.entity import Entity
 from storemirror.source.backfill import (
@@ -35,6 +26,7 @@ from storemirror.source.backfill import (
     estimate_reads,
     resumed_backfill,
 )
+from storemirror.source.backfill_pace import MAX_DEPTH, DepthLimit, Pace, Unlimited
 from storemirror.source.backfill_plan import BackfillState, Estimate, estimate_left
 from storemirror.source.backfill_progress import DEFAULT_FILE, ProgressFile
 from storemirror.source.backfill_sink import BusSink, DirectSink, Sink, SinkCounts
@@ -75,6 +67,7 @@ class _Wish:
     is_quiet: bool
     is_direct: bool = False
     page_size: int = PAGE_SIZE
+    max_depth: int = MAX_DEPTH
     file: Path = DEFAULT_FILE
     is_restart: bool = False
 
@@ -90,6 +83,10 @@ def backfill(
     page_size: Annotated[
         int, typer.Option("--page-size", min=1, max=5000, help="Documents a page.")
     ] = PAGE_SIZE,
+    max_depth: Annotated[
+        int,
+        typer.Option("--max-depth", min=1, help="Wait while the bus holds this many events."),
+    ] = MAX_DEPTH,
     price: PriceOption = DEFAULT_PRICE_USD,
     progress_file: Annotated[
         Path, typer.Option("--progress-file", metavar="FILE", help="Where the progress is kept.")
@@ -102,7 +99,8 @@ def backfill(
     """
     Bring every document into SQL, while the application writes on.
 
-    Counts first, says what it will cost, and asks.  A run that was killed, stopped or out of
+    Counts first, says what it will cost, and asks.  Waits while the bus is full, so that the
+    application's own events are not late for it.  A run that was killed, stopped or out of
     reads goes on where it was when the command is given again.  Exit status: 0 all is read, 1
     reads ran out before that, 130 stopped by Ctrl-C.
     """
@@ -114,6 +112,7 @@ def backfill(
         is_quiet=as_json,
         is_direct=direct,
         page_size=page_size,
+        max_depth=max_depth,
         file=progress_file,
         is_restart=restart,
     )
@@ -154,7 +153,8 @@ async def _run_backfill(parts: Parts, wish: _Wish) -> int:
                     page_size=wish.page_size,
                 )
             sink = await _sink(parts, wish, run=state.run)
-            with _Bar(parts.clock, is_quiet=wish.is_quiet) as bar, stop_on_signals() as stop:
+            with ProgressBar(parts.clock, is_quiet=wish.is_quiet) as bar, stop_on_signals() as stop:
+                pace = await _pace(parts, wish, bar)
                 work = Backfill(
                     state,
                     file,
@@ -163,6 +163,7 @@ async def _run_backfill(parts: Parts, wish: _Wish) -> int:
                     sink=sink,
                     budget=budget,
                     page_size=wish.page_size,
+                    pace=pace,
                     on_progress=bar.show,
                 )
                 is_finished = await work.run(stop)
@@ -193,6 +194,19 @@ async def _sink(parts: Parts, wish: _Wish, *, run: str) -> Sink:
     mirror = await parts.mirror()
     await check_ready(mirror, parts.clock)
     return DirectSink(mirror, bus, parts.clock)
+
+
+async def _pace(parts: Parts, wish: _Wish, bar: ProgressBar) -> Pace:
+    if wish.is_direct:
+        return Unlimited()
+    return DepthLimit(
+        await parts.bus_admin(),
+        parts.clock,
+        subscription=parts.subscription,
+        page_size=wish.page_size,
+        max_depth=wish.max_depth,
+        on_wait=bar.show_wait,
+    )
 
 
 def _print_backfill(
@@ -288,7 +302,7 @@ async def _run_reconcile(
         _announce(estimate, wish)
         if wish.is_asking:
             typer.confirm("Go on?", abort=True, err=True)
-        with _Bar(parts.clock, is_quiet=wish.is_quiet) as bar:
+        with ProgressBar(parts.clock, is_quiet=wish.is_quiet) as bar:
 
             def show(document_count: int) -> None:
                 bar.show(
@@ -362,44 +376,3 @@ def _announce(estimate: Estimate, wish: _Wish, *, done_count: int = 0) -> None:
         lines.append(f"stops before read {wish.max_reads + 1}")
     for line in lines:
         typer.echo(line, err=True)
-
-
-class _Bar:
-    """How far it is, on standard error; nothing where that is no terminal."""
-
-    def __init__(self, clock: Clock, *, is_quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=is_quiet or not console.is_terminal,
-        )
-        self._clock = clock
-        self._task: TaskID | None = None
-        self._began: tuple[float, int] = (0.0, 0)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, progress: BackfillProgress) -> None:
-        """Show a state of things."""
-        now_s = self._clock.monotonic_s()
-        if self._task is None:
-            self._task = self._bar.add_task("reading", total=None)
-            self._began = (now_s, progress.document_count)
-        began_s, began_count = self._began
-        rate = (progress.document_count - began_count) / max(now_s - began_s, 0.001)
-        self._bar.update(
-            self._task,
-            total=max(progress.expected_count, progress.document_count),
-            completed=progress.document_count,
-            description=f"{rate:,.0f} documents/s, {progress.read_count:,} reads",
-        )

@@ -22,6 +22,7 @@ from typing import Final
 
 from storemirror.errors import ConfigError, ReadTimeRefused, StoreMirrorError
 from storemirror.model.entity import Entity, Model
+from storemirror.source.backfill_pace import Pace, Unlimited
 from storemirror.source.backfill_plan import (
     FORMAT,
     BackfillState,
@@ -190,6 +191,7 @@ class Backfill:
         budget: ReadBudget,
         page_size: int,
         worker_count: int = WORKER_COUNT,
+        pace: Pace | None = None,
         on_progress: Callable[[BackfillProgress], None] | None = None,
     ) -> None:
         """
@@ -204,6 +206,7 @@ class Backfill:
             budget: pays for the documents; never exceeded.
             page_size: documents a page.
             worker_count: ranges that are read at a time.
+            pace: says when a page may be read; by default, always.
             on_progress: told after each page.
         """
         self.state = state
@@ -213,6 +216,7 @@ class Backfill:
         self._budget = budget
         self._page_size = page_size
         self._worker_count = worker_count
+        self._pace: Pace = pace or Unlimited()
         self._on_progress = on_progress
         self._waiting = [
             (model[entity.name], reading)
@@ -301,15 +305,20 @@ class Backfill:
         pages = view.scan(
             entity.path, page_size=self._page_size, within=reading.rest, budget=self._budget
         )
-        async for page in pages:
-            await self._sink.put(entity, page)
+        while await self._pace.enter(stops):
+            try:
+                page = await anext(pages, None)
+                if page is not None:
+                    await self._sink.put(entity, page)
+            finally:
+                self._pace.leave()
+            if page is None:
+                reading.is_done = True
+                await self._save()
+                return
             reading.position = entity.match(page.documents[-1].path.split("/"))
             reading.document_count += len(page.documents)
             await self._save()
-            if any(stop.is_set() for stop in stops):
-                return
-        reading.is_done = True
-        await self._save()
 
     async def _save(self) -> None:
         spent_count = self._budget.spent_count

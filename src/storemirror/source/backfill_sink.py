@@ -103,7 +103,7 @@ class BusSink:
         """Put changes of one entity onto the bus; see `Sink.put`."""
         messages = [message_of(c, entity.name, self._source, run=self._run) for c in changes]
         for portion in _portions(messages):
-            result = await _repeated(partial(self._publisher.publish, portion), self._clock)
+            result = await repeated(partial(self._publisher.publish, portion), self._clock)
             self.counts.published += result.accepted_count
             self.counts.known_to_bus += result.duplicate_count
 
@@ -142,7 +142,7 @@ class DirectSink:
         if not events:
             return
         try:
-            outcomes = await _repeated(partial(self._mirror.apply, events), self._clock)
+            outcomes = await repeated(partial(self._mirror.apply, events), self._clock)
         except EventRefused as exc:
             if len(events) == 1:
                 await self._set_aside(events[0].entity, events[0].change, exc)
@@ -204,7 +204,7 @@ def _portions(messages: Sequence[Message]) -> Iterator[list[Message]]:
         yield portion
 
 
-async def _repeated(do: Callable[[], Awaitable[T]], clock: Clock) -> T:
+async def repeated(do: Callable[[], Awaitable[T]], clock: Clock) -> T:
     """Do until it works, fails for good, or the time for retries is over."""
     deadline_s = clock.monotonic_s() + RETRY_WITHIN_S
     retrying = AsyncRetrying(

@@ -15,6 +15,7 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from storemirror.bus.port import Message, Publisher
+from storemirror.bus.waiting import wait_for_any
 from storemirror.clock import Clock
 from storemirror.errors import EntityUnknown, TransientError
 from storemirror.event.change import Change
@@ -93,7 +94,7 @@ class TriggerRelay:
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_LONGEST_S),
             stop=lambda _: stop.is_set(),
-            sleep=lambda duration_s: self._wait(duration_s, stop),
+            sleep=lambda duration_s: wait_for_any((stop,), self._clock, duration_s),
             after=self._count_failure,
             reraise=True,
         )
@@ -104,7 +105,7 @@ class TriggerRelay:
             except TransientError:
                 return  # `stop` was set during an outage: only then do retries end
             if not has_more:
-                await self._wait(POLL_S, stop, self._store.committed)
+                await wait_for_any((stop, self._store.committed), self._clock, POLL_S)
 
     async def relay_batch(self) -> bool:
         """
@@ -151,21 +152,6 @@ class TriggerRelay:
 
     def _count_failure(self, _: RetryCallState) -> None:
         self.counts.failed_count += 1
-
-    async def _wait(self, duration_s: float, *events: asyncio.Event) -> None:
-        """Wait for one of `events`, at most `duration_s` seconds."""
-        waits: list[asyncio.Task[object]] = [asyncio.create_task(e.wait()) for e in events]
-        waits.append(asyncio.create_task(self._slept(duration_s)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    async def _slept(self, duration_s: float) -> bool:
-        await self._clock.sleep(duration_s)
-        return True
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from storemirror.source.backfill import (
     estimate_reads,
     resumed_backfill,
 )
+from storemirror.source.backfill_pace import Pace
 from storemirror.source.backfill_plan import BackfillState
 from storemirror.source.backfill_progress import ProgressFile
 from storemirror.source.backfill_sink import BusSink, DirectSink, Sink
@@ -162,6 +163,7 @@ class BackfillWorld:
         budget: ReadBudget | None = None,
         stop: asyncio.Event | None = None,
         worker_count: int = 4,
+        pace: Pace | None = None,
     ) -> bool:
         """Begin or go on, as the command does; gives whether all is read."""
         entities = list(self.world.model)
@@ -193,6 +195,7 @@ class BackfillWorld:
                 budget=paid,
                 page_size=page_size,
                 worker_count=worker_count,
+                pace=pace,
                 on_progress=self.progress.append,
             )
             return await work.run(stop or asyncio.Event())
