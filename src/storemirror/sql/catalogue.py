@@ -105,6 +105,8 @@ class WantedSchema:
     database: str
     entities: tuple[WantedEntity, ...]
     tables: tuple[WantedTable, ...]
+    #: Tables of our own book-keeping: no row of them is a document's.
+    own_tables: tuple[str, ...]
     #: Routine, with its schema -> definition, spelled as the adapter spells what it finds.
     routines: Mapping[str, str]
     #: The routines that clients call; the others are ours alone.

@@ -81,6 +81,9 @@ def decide_differences(wanted: WantedSchema, found: FoundSchema) -> list[str]:
         for name in wanted.routines
         if name in wanted.procedures and name not in found.routines
     ]
+    differences += [
+        f"table {name} is missing" for name in wanted.own_tables if name not in found.tables
+    ]
     for table in wanted.tables:
         at = found.tables.get(table.name)
         if at is None:
@@ -123,6 +126,9 @@ def _changes(
         yield PlannedChange(
             step=step, kind="schema", name=wanted.name, detail=f"version {wanted.version}"
         )
+    for name in wanted.own_tables:
+        if name not in found.tables:
+            yield PlannedChange(step=Step.ADD, kind="table", name=name)
     unregistered = {e.name for e in wanted.entities if found.newest(e.name) is None}
     for table in wanted.tables:
         at = found.tables.get(table.name)

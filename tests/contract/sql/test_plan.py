@@ -39,7 +39,7 @@ async def test_an_empty_database_is_told_all_of_it(server: Server, model: Model)
     """The first look: every table, every procedure."""
     sql = await server.opened(await server.new_database(), model)
     plan = await sql.schema.plan()
-    assert len(told(plan, Step.ADD, "table")) == 6
+    assert len(told(plan, Step.ADD, "table")) > 6
     assert len(told(plan, Step.ADD, "procedure")) > 17
     assert told(plan, Step.REGISTER, "declaration") == [e.name for e in model]
     assert not plan.backfills

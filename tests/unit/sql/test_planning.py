@@ -82,7 +82,8 @@ def installed(wanted: WantedSchema) -> FoundSchema:
                 },
             )
             for table in wanted.tables
-        },
+        }
+        | {name: FoundTable() for name in wanted.own_tables},
         routines={name: frozenset({text}) for name, text in wanted.routines.items()},
         registered={
             name: (Registered(mapping_revision=1, digest=digest),)
@@ -186,10 +187,20 @@ def test_missing_things_are_differences(wanted: WantedSchema) -> None:
     found = replace(found, tables={"shop_order": replace(order, columns=columns)}, routines={})
     differences = decide_differences(wanted, found)
     assert "table shop_line is missing" in differences
+    assert "table purge_horizon is missing" in differences
     assert "table shop_order lacks line_count, total" in differences
     assert "procedure storemirror.upsert_shop_line is missing" in differences
     # What only our own procedures call may have another name in a later release.
     assert not any("apply_shop_line" in d for d in differences)
+
+
+def test_tables_of_our_own_are_told_like_the_others(wanted: WantedSchema) -> None:
+    """A release that needs one more is a change of the schema."""
+    assert set(wanted.own_tables) >= {"schema_info", "declaration", "purge_horizon"}
+    found = installed(wanted)
+    tables = {name: t for name, t in found.tables.items() if name != "purge_horizon"}
+    plan = decide_plan(wanted, replace(found, tables=tables))
+    assert [str(c) for c in plan.changes] == ["add table purge_horizon"]
 
 
 def test_every_routine_is_compared() -> None:

@@ -82,7 +82,7 @@ WHERE n.nspname || '.' || p.proname = ANY (%s)
 
 async def read_catalogue(conn: Connection, wanted: WantedSchema) -> FoundSchema:
     """Read what there is of what is wanted."""
-    names = [table.name for table in wanted.tables]
+    names = [*(table.name for table in wanted.tables), *wanted.own_tables]
     bound = (wanted.name, names)
     relations = await _rows(conn, _RELATIONS, bound)
     columns: dict[str, dict[str, FoundColumn]] = {}

@@ -12,6 +12,8 @@ from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.tables import wanted_tables
 from storemirror.sql.render import SCHEMA_VERSION, SUPPORTED_VERSIONS, wanted_entities
 
+#: A table of our own book-keeping: its name is the template's, and not quoted.
+_OWN_TABLE: Final = re.compile(r"^CREATE TABLE IF NOT EXISTS \S+\.(\w+) \(", re.MULTILINE)
 #: One routine of ours: its name, what stands between its parameters and its body, the body.
 _ROUTINE: Final = re.compile(
     r"^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\S+?)\((.*?)\sAS \$\$(.*?)\$\$;",
@@ -38,6 +40,7 @@ def wanted_schema(rendering: Rendering, *, project: str, store: str) -> WantedSc
         database=store,
         entities=wanted_entities(model),
         tables=wanted_tables(model),
+        own_tables=tuple(_OWN_TABLE.findall(rendering.tables_sql())),
         routines=routines_of(rendering.procedures_sql()),
         procedures=frozenset(
             ".".join(rendering.procedure_parts(p.name)) for p in procedures_of(model)
