@@ -12,7 +12,7 @@ import pytest
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
 
-pytest_plugins = ["tests.support.strict_skips", "tests.support.emulator"]
+pytest_plugins = ["tests.support.strict_skips", "tests.support.emulator", "tests.support.soak"]
 
 _NUMBERS = itertools.count(1)
 

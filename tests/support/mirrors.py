@@ -12,7 +12,7 @@ from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import MirrorRow
-from storemirror.sql.postgres.connection import MIRROR, Database, sql
+from storemirror.sql.postgres.connection import MIRROR, Database, psycopg, sql
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
@@ -38,6 +38,21 @@ class MirrorUnderTest:
         """Run a statement past the adapter; gives how many rows it touched."""
         async with self.database.connection() as conn:
             return (await conn.execute(statement, parameters)).rowcount
+
+    async def take_writes(self, *, are_taken: bool) -> None:
+        """Let the mirror's database take writes, or none, from new connections; cut the others."""
+        connected = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+        async with connected as conn:
+            await conn.execute("SET default_transaction_read_only = off")
+            await conn.execute(
+                sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}").format(
+                    sql.Identifier(conn.info.dbname), sql.Literal("off" if are_taken else "on")
+                )
+            )
+            await conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
     async def audit_ids(self, entity: str) -> list[str]:
         """Give the event ids in an audit table."""

@@ -108,12 +108,12 @@ async def test_a_real_read_only_database_is_waited_out(pipe: Pipe) -> None:
     async def mend_later() -> None:
         probes.append(1)
         if len(probes) == 8:
-            await alter(pipe, is_read_only=False)
+            await pipe.under_test.take_writes(are_taken=True)
 
     async def fall(step: Step, deliveries: Sequence[Delivery]) -> None:
         if step is Step.RECEIVED and not probes:
             mirror.before_probe = mend_later
-            await alter(pipe, is_read_only=True)
+            await pipe.under_test.take_writes(are_taken=False)
 
     await pipe.publish(CHANGES)
     writer = pipe.processor(
@@ -124,23 +124,6 @@ async def test_a_real_read_only_database_is_waited_out(pipe: Pipe) -> None:
     assert most_deliveries(consumer.received) <= 2
     assert await pipe.dead_letters() == []
     await pipe.assert_mirrors(CHANGES)
-
-
-async def alter(pipe: Pipe, *, is_read_only: bool) -> None:
-    """Make a database read-only for new connections, or writable, and cut the ones there are."""
-    from storemirror.sql.postgres.connection import psycopg, sql  # noqa: PLC0415
-
-    async with await psycopg.AsyncConnection.connect(pipe.under_test.dsn, autocommit=True) as conn:
-        await conn.execute("SET default_transaction_read_only = off")
-        await conn.execute(
-            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}").format(
-                sql.Identifier(conn.info.dbname), sql.Literal("on" if is_read_only else "off")
-            )
-        )
-        await conn.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
 
 
 async def test_another_schema_stops_the_writer(pipe: Pipe) -> None:

@@ -34,28 +34,40 @@ Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed | bytes
 
 #: How long a connection may take to be made, and to come out of the pool.
 CONNECT_TIMEOUT_S: Final = 5.0
+#: How long the server lets a client keep a transaction open, and with it row locks, without a word
+#: (idle), and how long it waits for a client that takes nothing of an answer.  A process that is
+#: stopped keeps its connections alive: nothing but these ends what it holds.
+STALL_TIMEOUT_S: Final = 60.0
 
-#: SQLSTATEs and classes with which a retry may go through later: the server, not the statement,
-#: is in trouble.
+#: SQLSTATEs and classes with which a retry may go through later: the server, or this process that
+#: lay idle in a transaction (25P03, 25P04), is in trouble, and not the statement.
 _TRANSIENT_CLASSES: Final = ("08", "53", "57", "58")
-_TRANSIENT_STATES: Final = ("25006", "40001", "40P01", "55P03", "55006")
+_TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "40001", "40P01", "55P03", "55006")
 
 
 class Kind:
     """Whose database it is: which errors a caller sees when it fails."""
 
     def __init__(
-        self, name: str, unavailable: type[TransientError], refused: type[StoreMirrorError]
+        self,
+        name: str,
+        unavailable: type[TransientError],
+        refused: type[StoreMirrorError],
+        *,
+        pins_views: bool = False,
     ) -> None:
-        """Name the database for messages."""
+        """Name the database for messages; `pins_views`: transactions may lie idle on purpose."""
         self.name = name
         self.unavailable = unavailable
         self.refused = refused
+        self.pins_views = pins_views
 
 
 MIRROR: Final = Kind("the mirror's database", SqlUnavailable, DatabaseRefused)
 BUS: Final = Kind("the bus's database", BusUnavailable, BusRefused)
-DOCUMENTS: Final = Kind("the documents' database", SourceUnavailable, DatabaseRefused)
+DOCUMENTS: Final = Kind(
+    "the documents' database", SourceUnavailable, DatabaseRefused, pins_views=True
+)
 
 
 def is_transient(exc: psycopg.Error) -> bool:
@@ -83,11 +95,6 @@ def translated_errors(kind: Kind) -> Iterator[None]:
         raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
 
 
-async def _configured(conn: Connection) -> None:
-    """Fix what a role or a database may have another default for."""
-    await conn.execute("SET default_transaction_isolation = 'read committed'")
-
-
 class Database:
     """A pool of connections to one database.
 
@@ -102,6 +109,7 @@ class Database:
         max_size: int = 8,
         application_name: str = "storemirror",
         options: str = "",
+        stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         """
         Name the database; nothing is opened before `open`.
@@ -112,8 +120,10 @@ class Database:
             max_size: most connections.
             application_name: shown in `pg_stat_activity`.
             options: libpq `options`, such as "-c statement_timeout=5s".
+            stall_timeout_s: see `STALL_TIMEOUT_S`; of no effect where views are pinned.
         """
         self.kind = kind
+        self._stall_timeout_ms = 0 if kind.pins_views else round(stall_timeout_s * 1_000)
         try:
             psycopg.conninfo.conninfo_to_dict(dsn)
         except psycopg.Error:
@@ -141,8 +151,17 @@ class Database:
                 "keepalives_count": 3,
                 "tcp_user_timeout": 20_000,
             },
-            configure=_configured,
+            configure=self._configure,
             name=application_name,
+        )
+
+    async def _configure(self, conn: Connection) -> None:
+        """Fix what a role or a database may have another default for."""
+        await conn.execute(
+            "SELECT set_config('default_transaction_isolation', 'read committed', false),"
+            " set_config('idle_in_transaction_session_timeout', %s, false),"
+            " set_config('tcp_user_timeout', %s, false)",
+            (str(self._stall_timeout_ms),) * 2,
         )
 
     async def open(self) -> None:
