@@ -1,6 +1,7 @@
 # The commands of this checkout.  All of them work as any user, without root, in any folder.
 #   make demo [ARGS="--events 2000 --json"]   see the whole path run; stdout is the demo's alone
 #   make test [ARGS="tests/unit -k digest"]   every test that can run here
+#   make soak [ARGS="-k killed"]              hundreds of rounds of random faults: an hour or so
 #   make check                                format, lint, types, import contracts, fresh pages
 #   make docs                                 write the generated pages anew
 #   make functions PYTHON=python3.13          build what `firebase deploy --only functions` uploads
@@ -11,7 +12,7 @@ SHELL := /bin/sh
 export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo-deps demo test-deps test check docs functions lock
+.PHONY: help demo-deps demo test-deps test soak check docs functions lock
 
 WORKERS ?= 2
 ARGS ?=
@@ -31,6 +32,10 @@ test-deps:
 
 test: test-deps
 	@exec .venv/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+# One test after the other, each for as long as it takes: they compete for the machine on purpose.
+soak: test-deps
+	@exec .venv/bin/python -m pytest -q -n 0 --soak --timeout=0 tests/faults/processes $(ARGS)
 
 check: test-deps
 	@sh tools/check.sh

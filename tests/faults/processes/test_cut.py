@@ -1,0 +1,74 @@
+"""Connections of writer processes are cut, delayed and silenced by a proxy."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.sql.postgres.server import EmbeddedServer
+from tests.faults.processes.world import World
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.soak import Scale
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+async def proxy(postgres: EmbeddedServer) -> AsyncIterator[Proxy]:
+    """One proxy for the bus, the mirror and the documents of writers."""
+    async with proxy_to(postgres.port) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "said", [b"COMMIT", b"bus.complete", b"bus.receive", b"upsert_dm_message"], ids=str
+)
+async def test_a_call_whose_answer_is_lost_is_made_again(
+    world: World, proxy: Proxy, said: bytes
+) -> None:
+    """Done or not is unknown to the writer; doing it again does no harm."""
+    await world.write(60)
+    proxy.cut_after = said
+    world.start_writer(through=proxy)
+    await world.settled()
+    assert proxy.cut_count == 1
+    (counters,) = await world.stop_writers()
+    assert counters["settled"] >= len(world.publisher.sent) - counters["lost_locks"]
+    await world.account()
+
+
+async def test_a_network_that_falls_silent_is_waited_out(world: World, proxy: Proxy) -> None:
+    """No connection breaks, and nothing comes through for longer than the locks last."""
+    await world.write(60)
+    cut_off = world.start_writer(through=proxy)
+    await world.has_started(cut_off)
+    proxy.silence(is_silent=True)
+    world.start_writer()
+    await world.write(20)
+    await world.settled()
+    proxy.silence(is_silent=False)
+    await world.write(20)
+    await world.settled()
+    await world.stop_writers()
+    await world.account()
+
+
+async def test_connections_cut_at_any_moment_cost_nothing(
+    world: World, proxy: Proxy, scale: Scale
+) -> None:
+    """In the middle of a reception, of a transaction, of a settlement."""
+    dice, clock = random.Random(random.random()), SystemClock()
+    for _ in range(2):
+        await world.has_started(world.start_writer(through=proxy))
+    for _ in range(scale.of(25, soaking=500)):
+        await world.write(dice.randrange(1, 20))
+        proxy.delay_s = dice.choice([0.0, 0.0, 0.002])
+        await clock.sleep(dice.random() * 0.1)
+        proxy.cut()
+    await world.settled()
+    assert proxy.cut_count > 0
+    assert len(await world.stop_writers()) == 2, "no writer has ended of it"
+    await world.account()
