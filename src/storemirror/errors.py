@@ -122,8 +122,9 @@ class TransientError(StoreMirrorError):
     """
 
     hint = (
-        "Nothing is lost: events wait on the bus.  See whether the named server answers, and "
-        "whether user, password and database in its DSN are right."
+        "Nothing is lost: events wait on the bus.  See whether the named server answers, has room "
+        "on its disk and takes writes, and whether user, password and database in its DSN are "
+        "right."
     )
     exit_status = 5
 

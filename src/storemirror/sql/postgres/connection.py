@@ -43,6 +43,12 @@ STALL_TIMEOUT_S: Final = 60.0
 #: lay idle in a transaction (25P03, 25P04), is in trouble, and not the statement.
 _TRANSIENT_CLASSES: Final = ("08", "53", "57", "58")
 _TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "40001", "40P01", "55P03", "55006")
+#: What to do about a server in trouble, where its own words leave that open.
+_CURES: Final = {
+    "25006": "it is read-only, as a standby is: make it writable, or name the one that is",
+    "53100": "its disk is full: give it room",
+    "53300": "it has no connection left: raise max_connections, or run fewer writers",
+}
 
 
 class Kind:
@@ -84,6 +90,12 @@ def described(exc: psycopg.Error) -> str:
     return f"{message} (SQLSTATE {exc.sqlstate})" if exc.sqlstate else message
 
 
+def _cure(exc: psycopg.Error) -> str:
+    """Say what to do, and that it is all there is to do; nothing where we know no better."""
+    cure = _CURES.get(exc.sqlstate or "")
+    return f"; {cure}, and what waits goes on by itself" if cure else ""
+
+
 @contextlib.contextmanager
 def translated_errors(kind: Kind) -> Iterator[None]:
     """Turn psycopg's errors into ours.  The original stays as `__cause__`."""
@@ -91,7 +103,7 @@ def translated_errors(kind: Kind) -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         if is_transient(exc):
-            raise kind.unavailable(f"{kind.name}: {described(exc)}") from exc
+            raise kind.unavailable(f"{kind.name}: {described(exc)}{_cure(exc)}") from exc
         raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
 
 

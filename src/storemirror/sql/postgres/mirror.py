@@ -78,7 +78,10 @@ class PostgresMirror:
         )
         now_us, is_read_only = found[0]
         if is_read_only:
-            raise SqlUnavailable("the mirror's database is read-only; nothing was written")
+            raise SqlUnavailable(
+                "the mirror's database is read-only, as a standby is; nothing was written: make it "
+                "writable, or name the one that is, and what waits goes on by itself"
+            )
         return int(now_us)
 
     async def verify_schema(self) -> Mapping[str, int]:
