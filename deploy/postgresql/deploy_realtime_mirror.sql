@@ -40,6 +40,19 @@ CREATE TABLE IF NOT EXISTS "storemirror".purge_horizon (
     horizon_at timestamptz NOT NULL
 );
 
+-- One row a dead letter that a person removed: nobody has shown since that its document is right.
+-- path, entity, key and version as far as the dead letter told them; gone once a check or a newer
+-- event has shown it.
+CREATE TABLE IF NOT EXISTS "storemirror".unverified_document (
+    message_id text COLLATE "C" PRIMARY KEY,
+    reason text NOT NULL,
+    path text,
+    entity text,
+    key text[],
+    version bigint,
+    marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- DmConversation: conversations/{conversationId}
 CREATE TABLE IF NOT EXISTS "storemirror"."dm_conversation" (
     "conversation_id" text COLLATE "C" NOT NULL,

@@ -55,6 +55,8 @@ class DrainStats:
     dead_lettered: int
     #: Dead letters of the bus's own making that were put back at the start.
     resubmitted: int
+    #: Marks of unverified documents that were cleared: rows hold newer versions.
+    verified: int
     #: What waits, or is locked by someone, at the end.
     depth: int
     #: Age of the oldest of them, seconds; None when there is none.
@@ -125,6 +127,7 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         processor.stats,
         await admin.stats(subscription),
         resubmitted=resubmitted,
+        verified=await mirror.clear_overtaken(),
         duration_s=clock.monotonic_s() - begun_s,
     )
     _log.info(LogEvent.DRAIN_FINISHED.value, **drained.as_line())
@@ -164,13 +167,19 @@ async def _run(
 
 
 def _drain_stats(
-    done: WriterStats, left: SubscriptionStats, *, resubmitted: int, duration_s: float
+    done: WriterStats,
+    left: SubscriptionStats,
+    *,
+    resubmitted: int,
+    verified: int,
+    duration_s: float,
 ) -> DrainStats:
     counters = done.counters()
     del counters["settled"], counters["lost_locks"]
     return DrainStats(
         **counters,
         resubmitted=resubmitted,
+        verified=verified,
         depth=left.depth,
         oldest_age_s=left.oldest_age_s,
         duration_s=round(duration_s, 3),

@@ -233,7 +233,7 @@ class MemoryBusAdmin:
     async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:
         """See `BusAdmin.resubmit`.  Refused when the replacement's id was accepted before."""
         queue, letter = self._dead_letter(subscription, sequence_number)
-        replacement = replacement_of(letter.message, run=run)
+        replacement = replacement_of(letter, run=run)
         topic = self._bus.topic(self._topic)
         now_us = self._clock.now_us()
         if not topic.claim(replacement.message_id, now_us):
@@ -252,6 +252,16 @@ class MemoryBusAdmin:
         queue.dead_letters[sequence_number] = dataclasses.replace(
             letter, acknowledged_reason=storable(reason)
         )
+
+    async def remove_dead_letters(
+        self, subscription: str, sequence_numbers: Sequence[int]
+    ) -> list[int]:
+        """See `BusAdmin.remove_dead_letters`."""
+        letters = self._bus.queue(self._topic, subscription).dead_letters
+        removed = sorted(letters.keys() & set(sequence_numbers))
+        for number in removed:
+            del letters[number]
+        return removed
 
     def _dead_letter(
         self, subscription: str, sequence_number: int

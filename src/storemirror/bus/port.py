@@ -23,6 +23,9 @@ MAX_DELIVERY_REASON: Final = "MaxDeliveryCountExceeded"
 EXPIRED_REASON: Final = "TTLExpiredException"
 #: Property that says which dead letter a message replaces.
 RESUBMITTED_FROM: Final = "storemirror-resubmitted-from"
+#: Property that says when the first of the messages that a dead letter goes back to was enqueued:
+#: microseconds since the Unix epoch, by the bus's clock.
+FIRST_ENQUEUED: Final = "storemirror-first-enqueued-us"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,12 @@ class DeadLetter:
     dead_lettered_at_us: int
     #: Why a person accepted the loss; None while nobody did.
     acknowledged_reason: str | None = None
+
+    @property
+    def first_enqueued_at_us(self) -> int:
+        """Tell when the event was first seen, before it was ever resubmitted."""
+        told = self.message.properties.get(FIRST_ENQUEUED, "")
+        return int(told) if told.isascii() and told.isdigit() else self.enqueued_at_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +243,8 @@ class BusAdmin(Protocol):
         Put a dead letter's message on this subscription again, then drop the dead letter.
 
         The replacement has the id `<id up to the first dot>.<run>`, so that duplicate detection
-        lets it pass, and the property `RESUBMITTED_FROM`; it is durable before the dead letter
-        goes.
+        lets it pass, and the properties `RESUBMITTED_FROM` and `FIRST_ENQUEUED`; it is durable
+        before the dead letter goes.
 
         Returns:
             The replacement's message id.
@@ -251,6 +260,17 @@ class BusAdmin(Protocol):
 
         Raises:
             DeadLetterUnknown: no such dead letter.
+        """
+        ...
+
+    async def remove_dead_letters(
+        self, subscription: str, sequence_numbers: Sequence[int]
+    ) -> list[int]:
+        """
+        Remove dead letters for good; their messages are gone then.
+
+        Returns:
+            The numbers of those that were there, rising; of the others somebody has disposed.
         """
         ...
 

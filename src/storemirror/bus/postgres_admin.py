@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
@@ -76,6 +77,12 @@ _ACKNOWLEDGE: Final = """
     UPDATE bus.dead_letter SET acknowledged_reason = %s
     WHERE subscription_id = (bus.find_subscription(%s, %s)).subscription_id
       AND sequence_number = %s
+    RETURNING sequence_number
+"""
+_REMOVE: Final = """
+    DELETE FROM bus.dead_letter
+    WHERE subscription_id = (bus.find_subscription(%s, %s)).subscription_id
+      AND sequence_number = ANY (%b::bigint[])
     RETURNING sequence_number
 """
 
@@ -172,7 +179,7 @@ class PostgresBusAdmin:
         )
         if not letters or letters[0].sequence_number != sequence_number:
             raise _unknown(subscription, sequence_number)
-        replacement = replacement_of(letters[0].message, run=run)
+        replacement = replacement_of(letters[0], run=run)
         rows = await self._session.rows(
             "SELECT bus.resubmit(%s, %s, %s, %s, %s)",
             (
@@ -201,6 +208,15 @@ class PostgresBusAdmin:
         )
         if not rows:
             raise _unknown(subscription, sequence_number)
+
+    async def remove_dead_letters(
+        self, subscription: str, sequence_numbers: Sequence[int]
+    ) -> list[int]:
+        """See `BusAdmin.remove_dead_letters`."""
+        rows = await self._session.rows(
+            _REMOVE, (self._session.topic, subscription, list(sequence_numbers))
+        )
+        return sorted(number for (number,) in rows)
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The database stays open."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from storemirror.bus.port import RESUBMITTED_FROM, Message, TopicSpec
+from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message, TopicSpec
 from storemirror.errors import BusRefused
 
 #: Most characters of a message id; Service Bus takes no more.
@@ -93,21 +93,23 @@ def duration_us(duration_s: float) -> int:
     return round(duration_s * SECOND_US)
 
 
-def replacement_of(message: Message, *, run: str) -> Message:
+def replacement_of(letter: DeadLetter, *, run: str) -> Message:
     """
     Give the message that replaces a dead letter's.
 
     Raises:
         BusRefused: the new id would be no id; nothing was changed.
-
-    >>> replacement_of(Message(message_id="e1.r1", body=b"", content_type=""), run="r2").message_id
-    'e1.r2'
     """
+    message = letter.message
     replacement = Message(
         message_id=f"{message.message_id.partition('.')[0]}.{run}",
         body=message.body,
         content_type=message.content_type,
-        properties={**message.properties, RESUBMITTED_FROM: message.message_id},
+        properties={
+            **message.properties,
+            RESUBMITTED_FROM: message.message_id,
+            FIRST_ENQUEUED: str(letter.first_enqueued_at_us),
+        },
     )
     refuse_bad_messages((replacement,))
     return replacement

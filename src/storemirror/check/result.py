@@ -61,6 +61,10 @@ class CheckResult:
     unsettled_count: int
     #: Dead letters that nobody acknowledged.
     dead_letter_count: int
+    #: Documents whose dead letters were purged, and which no check has shown right since.
+    unverified_count: int
+    #: Marks of such documents that this check has cleared.
+    verified_count: int
     #: The moment that was compared, microseconds since the Unix epoch, by the store's clock.
     read_time_us: int
     duration_s: float
@@ -85,6 +89,8 @@ class CheckResult:
             "accepted_count": self.accepted_count,
             "unsettled_count": self.unsettled_count,
             "dead_letter_count": self.dead_letter_count,
+            "unverified_count": self.unverified_count,
+            "verified_count": self.verified_count,
             "read_time": rfc3339_from_us(self.read_time_us),
             "duration_s": round(self.duration_s, 3),
         }

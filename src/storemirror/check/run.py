@@ -24,12 +24,13 @@ from storemirror.check.compare import Mismatch, MismatchKind, compare_document
 from storemirror.check.decode import refused_key_part
 from storemirror.check.recheck import Candidate, recheck, written_version_of
 from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
+from storemirror.check.unverified import Watch
 from storemirror.clock import Clock
 from storemirror.errors import CheckIncomplete, UsageRefused
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.source.port import Document, DocumentStore, PinnedView
-from storemirror.sql.port import MirrorRow, SqlMirror
+from storemirror.sql.port import MirrorRow, SqlMirror, UnverifiedDocument
 
 #: Roll-up columns that are looked for at most, an entity.
 _MAX_ROLLUPS = 1_000
@@ -83,15 +84,27 @@ async def run_check(
         clock=clock,
         timeout_s=settings.drain_timeout_s,
     )
+    watch = Watch(await _unverified(mirror))
     async with store.pinned() as view:
         comparison = _Comparison(
-            view, store, mirror, model, backlog, settings, on_progress or _unheard
+            view, store, mirror, model, backlog, settings, on_progress or _unheard, watch
         )
         await comparison.run(entities)
+    verified = comparison.verified(entities)
     stats = await bus_admin.stats(subscription)
+    await mirror.clear_unverified(verified)
     return comparison.result(
-        dead_letter_count=stats.dead_letter_count, duration_s=clock.monotonic_s() - started_s
+        dead_letter_count=stats.dead_letter_count,
+        unverified_count=await mirror.unverified_count(),
+        verified_count=len(verified),
+        duration_s=clock.monotonic_s() - started_s,
     )
+
+
+async def _unverified(mirror: SqlMirror) -> list[UnverifiedDocument]:
+    """Give the marks of documents that no newer event has overtaken."""
+    marks = await mirror.unverified()
+    return await mirror.unverified() if marks and await mirror.clear_overtaken() else marks
 
 
 def _unheard(_: Progress) -> None:
@@ -129,8 +142,10 @@ class _Comparison:
         backlog: Backlog,
         settings: CheckSettings,
         on_progress: Callable[[Progress], None],
+        watch: Watch,
     ) -> None:
         """Start with nothing seen."""
+        self._watch = watch
         self._view = view
         self._store = store
         self._mirror = mirror
@@ -155,7 +170,23 @@ class _Comparison:
         for entity in entities:
             await self._compare_rollups(entity)
 
-    def result(self, *, dead_letter_count: int, duration_s: float) -> CheckResult:
+    def verified(self, entities: Sequence[Entity]) -> list[UnverifiedDocument]:
+        """Give the marks of documents that were shown to be right."""
+        self._watch.doubted(c.entity.path_of(c.key) for c in self._unsettled)
+        return self._watch.decide_verified(
+            compared=[entity.name for entity in entities],
+            declared=[entity.name for entity in self._model],
+            is_limited=self._settings.limit is not None,
+        )
+
+    def result(
+        self,
+        *,
+        dead_letter_count: int,
+        unverified_count: int,
+        verified_count: int,
+        duration_s: float,
+    ) -> CheckResult:
         """Give what was found; CheckIncomplete when that is neither a difference nor none."""
         found = CheckResult(
             counts=self._counts,
@@ -163,6 +194,8 @@ class _Comparison:
             accepted_count=self._accepted_count,
             unsettled_count=len(self._unsettled),
             dead_letter_count=dead_letter_count,
+            unverified_count=unverified_count,
+            verified_count=verified_count,
             read_time_us=self._view.read_time_us,
             duration_s=duration_s,
         )
@@ -222,6 +255,8 @@ class _Comparison:
         """Compare one pair; what differs is looked at again, some at a time."""
         if row is not None and row.state is RowState.LIVE:
             self._counts[entity.check].row_count += 1
+        if self._watch:
+            self._watch.saw(entity.path_of(key))
         if not compare_document(entity, key, document, row, self._mirror.limits):
             return
         self._candidates.append(
@@ -245,6 +280,7 @@ class _Comparison:
             max_rounds=self._settings.max_rounds,
         )
         self._unsettled += found.unsettled
+        self._watch.doubted(mismatch.path for mismatch in found.mismatches)
         for mismatch in found.mismatches:
             if await self._is_accepted(mismatch):
                 self._accepted_count += 1
@@ -294,6 +330,7 @@ class _Comparison:
                     path=parent.path_of(difference.key),
                     field=difference.column,
                 )
+                self._watch.doubted([mismatch.path])
                 self._note(entity, mismatch)
 
     def _note(self, entity: Entity, mismatch: Mismatch) -> None:

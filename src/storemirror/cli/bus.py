@@ -29,11 +29,15 @@ def provision(context: typer.Context) -> None:
 
 @app.command("status")
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show depth, dead letters and the age of the oldest message of the writer's subscription."""
+    """Show depth, dead letters, age of the oldest message, and unverified documents."""
 
     async def run() -> Status:
         async with Parts(context.obj.settings()) as parts:
-            return await read_status(await parts.bus_admin(), parts.subscription, parts.clock)
+            is_named = parts.settings.sql.dsn is not None
+            mirror = await parts.mirror() if is_named else None
+            return await read_status(
+                await parts.bus_admin(), parts.subscription, parts.clock, mirror=mirror
+            )
 
     found = asyncio.run(run()).to_json()
     if as_json:

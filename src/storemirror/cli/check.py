@@ -134,6 +134,8 @@ def print_result(found: CheckResult, limit: int | None) -> None:
         say(f"  and {unlisted} more")
     if found.dead_letter_count:
         say(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
+    if found.unverified_count:
+        say(f"unverified documents: {found.unverified_count} (storemirror dlq unverified)")
     if found.unsettled_count:
         say(f"changed at every look: {found.unsettled_count}; check again when it is calmer")
     if not found.is_clean:

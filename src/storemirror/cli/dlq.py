@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
 
+from storemirror.apply.dead_letters import PurgeFilter, PurgePlan, plan_purge, purge
 from storemirror.bus.port import BusAdmin, DeadLetter
 from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
-from storemirror.clock import rfc3339_from_us
+from storemirror.clock import SECOND_US, rfc3339_from_us
 from storemirror.errors import DeadLetterUnknown, UsageRefused
+from storemirror.sql.port import UnverifiedDocument
 from storemirror.wiring import Parts
 
-app = typer.Typer(no_args_is_help=True, help="List, show, resubmit and acknowledge dead letters.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, show, resubmit, acknowledge and purge dead letters."
+)
 
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="As `dlq list` shows it.")]
 Result = TypeVar("Result")
@@ -99,6 +104,109 @@ def acknowledge(
         say(f"dead letter {number} is acknowledged")
 
 
+@app.command("purge")
+def purge_dead_letters(
+    context: typer.Context,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Only those with this reason.")
+    ] = None,
+    older_than_days: Annotated[
+        float | None,
+        typer.Option("--older-than-days", min=0.0, help="Only those set aside so long ago."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; needed in scripts.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Remove dead letters for good, and mark their documents unverified.
+
+    Such a document is listed by `dlq unverified`, and counted by `bus status` and `check`, until a
+    check has shown it to be right or a newer event of it was applied.  Acknowledged dead letters
+    go as well.
+    """
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise UsageRefused("dlq purge removes for good: say --yes; nothing was changed")
+    parts = Parts(context.obj.settings())
+    parts.require("bus.dsn", "sql.dsn")
+    planned_count, removed_count = asyncio.run(
+        _purge(parts, reason, older_than_days, is_asking=not yes)
+    )
+    if as_json:
+        print_json(
+            {"purged_count": removed_count, "gone_before_count": planned_count - removed_count}
+        )
+    else:
+        say(f"{counted(removed_count, 'dead letter')} purged")
+
+
+async def _purge(
+    parts: Parts, reason: str | None, older_than_days: float | None, *, is_asking: bool
+) -> tuple[int, int]:
+    """Plan, ask, and do it; gives how many were planned and how many went."""
+    async with parts:
+        admin, mirror = await parts.bus_admin(), await parts.mirror()
+        await mirror.verify_schema()
+        age_us = None if older_than_days is None else round(older_than_days * 86_400 * SECOND_US)
+        until_us = None if age_us is None else parts.clock.now_us() - age_us
+        plan = await plan_purge(
+            admin, parts.subscription, parts.model, PurgeFilter(reason=reason, until_us=until_us)
+        )
+        if is_asking and plan.marks:
+            say(_described(plan))
+            typer.confirm("Remove them for good?", abort=True, err=True)
+        return len(plan.marks), await purge(plan, admin, parts.subscription, mirror)
+
+
+def _described(plan: PurgePlan) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in plan.reasons.items())
+    return (
+        f"{counted(len(plan.marks), 'dead letter')} ({reasons}): the events are lost then, and "
+        "their documents are marked unverified"
+    )
+
+
+@app.command("unverified")
+def list_unverified(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most documents.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    List documents whose dead letters were purged, and which nothing has shown right since.
+
+    `storemirror check` clears those that it finds equal on both sides.
+    """
+
+    async def read() -> tuple[list[UnverifiedDocument], int]:
+        async with parts:
+            mirror = await parts.mirror()
+            await mirror.verify_schema()
+            return await mirror.unverified(limit=limit), await mirror.unverified_count()
+
+    parts = Parts(context.obj.settings())
+    parts.require("sql.dsn")
+    marks, count = asyncio.run(read())
+    if as_json:
+        print_json({"unverified_count": count, "unverified": [_mark_fields(m) for m in marks]})
+        return
+    for mark in marks:
+        say(f"{rfc3339_from_us(mark.marked_at_us)}  {mark.reason}  {mark.path or '?'}")
+    say(f"{counted(count, 'document')} unverified" if count else "no document is unverified")
+
+
+def _mark_fields(mark: UnverifiedDocument) -> dict[str, object]:
+    return {
+        "path": mark.path,
+        "entity": mark.entity,
+        "version": mark.version,
+        "reason": mark.reason,
+        "message_id": mark.message_id,
+        "marked_at": rfc3339_from_us(mark.marked_at_us),
+    }
+
+
 async def _acknowledge(admin: BusAdmin, subscription: str, number: int, reason: str) -> None:
     """Acknowledge once: the first reason is evidence, and stays."""
     known = (await _find(admin, subscription, number)).acknowledged_reason
@@ -129,7 +237,7 @@ def _fields(letter: DeadLetter) -> dict[str, object]:
         "message_id": letter.message.message_id,
         "size_bytes": len(letter.message.body),
         "delivery_count": letter.delivery_count,
-        "first_seen": rfc3339_from_us(letter.enqueued_at_us),
+        "first_seen": rfc3339_from_us(letter.first_enqueued_at_us),
         "last_seen": rfc3339_from_us(letter.dead_lettered_at_us),
         "acknowledged_reason": letter.acknowledged_reason,
     }

@@ -30,7 +30,7 @@ RESERVED_COLUMNS: Final = (
     *("RawDocument", "ExpectedVersion", "ObservedAt", "Outcome", "Children"),
 )
 #: Tables of our own.
-RESERVED_TABLES: Final = ("PurgeHorizon", "Declaration", "SchemaInfo")
+RESERVED_TABLES: Final = ("PurgeHorizon", "Declaration", "SchemaInfo", "UnverifiedDocument")
 _ORDERED_TYPES: Final = (ColumnType.TIMESTAMP, ColumnType.INTEGER, ColumnType.STRING)
 _CUT_TYPES: Final = (ColumnType.STRING, ColumnType.TEXT)
 

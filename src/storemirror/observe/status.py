@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 
 from storemirror.bus.port import BusAdmin
 from storemirror.clock import Clock, rfc3339_from_us
+from storemirror.errors import DatabaseRefused, SqlUnavailable
+from storemirror.sql.port import SqlMirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +28,22 @@ class Status:
     completed_count: int
     #: Age of the oldest message waiting or locked; None when there is none.
     oldest_age_s: float | None
+    #: Documents whose dead letters were purged, and which nothing has shown right since; None when
+    #: the mirror's database is not named, or did not tell.
+    unverified_count: int | None
 
     def to_json(self) -> dict[str, object]:
         """Give the snapshot as plain JSON values."""
         return asdict(self) | {"read_at": rfc3339_from_us(self.read_at_us)}
 
 
-async def read_status(bus_admin: BusAdmin, subscription: str, clock: Clock) -> Status:
+async def read_status(
+    bus_admin: BusAdmin, subscription: str, clock: Clock, *, mirror: SqlMirror | None = None
+) -> Status:
     """
-    Read what a subscription holds.
+    Read what a subscription holds, and what of the mirror is unverified.
+
+    An outage of the mirror's database is when one looks at the bus: it is no error here.
 
     Raises:
         BusRefused: there is no such subscription.
@@ -50,4 +59,14 @@ async def read_status(bus_admin: BusAdmin, subscription: str, clock: Clock) -> S
         acknowledged_count=stats.acknowledged_count,
         completed_count=stats.completed_count,
         oldest_age_s=stats.oldest_age_s,
+        unverified_count=await _unverified_count(mirror),
     )
+
+
+async def _unverified_count(mirror: SqlMirror | None) -> int | None:
+    if mirror is None:
+        return None
+    try:
+        return await mirror.unverified_count()
+    except (SqlUnavailable, DatabaseRefused):
+        return None

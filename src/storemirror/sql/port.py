@@ -54,6 +54,24 @@ class RollupDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnverifiedDocument:
+    """A document whose dead letter was removed: what the mirror holds of it is not shown right."""
+
+    #: Of the dead letter that was removed.
+    message_id: str
+    #: Why it had been set aside.
+    reason: str
+    #: As far as the message told it; None when it did not, likewise the next three.
+    path: str | None
+    #: None as well when no entity was declared for the path.
+    entity: str | None
+    key: tuple[str, ...] | None
+    version: int | None
+    #: Microseconds since the Unix epoch, by the mirror's clock; 0 until it is recorded.
+    marked_at_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FollowRelationship:
     """How two users stand to each other; each side as the mirror has it."""
 
@@ -161,6 +179,33 @@ class SqlMirror(Protocol):
 
     async def rollup_differences(self, entity: Entity, *, limit: int) -> list[RollupDifference]:
         """Compare the parents' aggregates with what `entity`'s rows say, in one snapshot."""
+        ...
+
+    async def mark_unverified(self, marks: Sequence[UnverifiedDocument]) -> None:
+        """Record that nobody has shown these documents to be right; durable when it returns."""
+        ...
+
+    async def unverified(self, *, limit: int | None = None) -> list[UnverifiedDocument]:
+        """List what is recorded, the oldest first; at most `limit`, None for all."""
+        ...
+
+    async def unverified_count(self) -> int:
+        """Count the documents recorded, each once however many dead letters it had."""
+        ...
+
+    async def clear_unverified(self, marks: Sequence[UnverifiedDocument]) -> int:
+        """
+        Forget marks, since their documents were shown to be right.
+
+        A mark that was recorded anew since it was listed stays.
+
+        Returns:
+            How many went.
+        """
+        ...
+
+    async def clear_overtaken(self) -> int:
+        """Forget the marks of documents whose rows hold a newer version; gives how many."""
         ...
 
     async def follow_relationship(self, viewer: str, target: str) -> FollowRelationship:

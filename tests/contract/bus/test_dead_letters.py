@@ -6,6 +6,7 @@ import pytest
 
 from storemirror.bus.port import (
     EXPIRED_REASON,
+    FIRST_ENQUEUED,
     RESUBMITTED_FROM,
     Consumer,
     Message,
@@ -100,11 +101,16 @@ async def test_a_resubmitted_message_comes_again_under_a_new_id(
 ) -> None:
     """Under its old id duplicate detection would swallow it without a word."""
     (number,) = await set_aside(publisher, consumer, a_message("e1", b"body", path="a/b"))
+    (letter,) = await bus.admin.peek_dead_letters(WRITER, limit=10)
     assert await bus.admin.resubmit(WRITER, number, run="r1") == "e1.r1"
     (delivery,) = await receive_now(consumer)
     assert delivery.message.message_id == "e1.r1"
     assert delivery.message.body == b"body"
-    assert delivery.message.properties == {"path": "a/b", RESUBMITTED_FROM: "e1"}
+    assert delivery.message.properties == {
+        "path": "a/b",
+        RESUBMITTED_FROM: "e1",
+        FIRST_ENQUEUED: str(letter.enqueued_at_us),
+    }
     assert delivery.delivery_count == 1
     assert delivery.sequence_number > number
     assert await bus.admin.peek_dead_letters(WRITER, limit=10) == []
@@ -159,6 +165,40 @@ async def test_an_acknowledged_dead_letter_stays_and_is_counted_apart(
     assert (stats.dead_letter_count, stats.acknowledged_count) == (1, 1)
     letters = await bus.admin.peek_dead_letters(WRITER, limit=10)
     assert [letter.acknowledged_reason for letter in letters] == ["test data", None]
+
+
+async def test_dead_letters_are_removed_and_no_others(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """What somebody else disposed of meanwhile is told apart, and is no error."""
+    numbers = await set_aside(publisher, consumer, *messages(3))
+    await bus.admin.resubmit(WRITER, numbers[0], run="r1")
+    assert await bus.admin.remove_dead_letters(WRITER, [*numbers[:2], 10**9]) == numbers[1:2]
+    (left,) = await bus.admin.peek_dead_letters(WRITER, limit=10)
+    assert left.sequence_number == numbers[2]
+    stats = await bus.admin.stats(WRITER)
+    assert (stats.dead_letter_count, stats.depth) == (1, 1)
+
+
+async def test_a_waiting_message_is_not_removed_as_a_dead_letter(
+    bus: BusUnderTest, publisher: Publisher
+) -> None:
+    """A purge with a wrong number must not touch what is still to be applied."""
+    await publisher.publish(messages(2))
+    assert await bus.admin.remove_dead_letters(WRITER, range(1, 100)) == []
+    assert (await bus.admin.stats(WRITER)).depth == 2
+
+
+async def test_a_dead_letter_never_expires(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """Whatever the time to live of the message was: it is there until a person disposes of it."""
+    numbers = await set_aside(publisher, consumer, a_message("e1"))
+    await bus.let_pass(100 * TTL_S)
+    await publisher.publish([a_message("e2")])
+    await bus.admin.stats(WRITER)
+    letters = await bus.admin.peek_dead_letters(WRITER, limit=10)
+    assert [letter.sequence_number for letter in letters] == numbers
 
 
 async def test_an_unknown_dead_letter_is_said_to_be_unknown(

@@ -75,6 +75,7 @@ async def test_it_ends_when_nothing_waits(pipe: Pipe) -> None:
         "abandoned": 0,
         "dead_lettered": 1,
         "resubmitted": 0,
+        "verified": 0,
         "depth": 0,
         "oldest_age_s": None,
         "is_drained": True,

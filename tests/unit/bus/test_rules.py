@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storemirror.bus.port import RESUBMITTED_FROM, Message
+from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message
 from storemirror.bus.rules import MAX_REASON_LENGTH, refuse_bad_messages, replacement_of, storable
 from storemirror.errors import BusRefused
 
@@ -20,12 +20,39 @@ def test_a_refusal_names_the_message_and_not_its_body() -> None:
 def test_a_replacement_keeps_body_content_type_and_properties() -> None:
     """It is the same event; only its id is new."""
     dead = Message(message_id="e1", body=b"b", content_type="c", properties={"k": "v"})
-    assert replacement_of(dead, run="r1") == Message(
+    assert replacement_of(a_letter(dead, enqueued_at_us=7), run="r1") == Message(
         message_id="e1.r1",
         body=b"b",
         content_type="c",
-        properties={"k": "v", RESUBMITTED_FROM: "e1"},
+        properties={"k": "v", RESUBMITTED_FROM: "e1", FIRST_ENQUEUED: "7"},
     )
+
+
+def a_letter(message: Message, *, enqueued_at_us: int) -> DeadLetter:
+    return DeadLetter(
+        message=message,
+        sequence_number=1,
+        reason="MappingFailed",
+        description="",
+        delivery_count=1,
+        enqueued_at_us=enqueued_at_us,
+        dead_lettered_at_us=9,
+    )
+
+
+def test_an_event_is_first_seen_when_its_first_message_was() -> None:
+    """Resubmitted and set aside again, it is no younger for that."""
+    first = a_letter(Message(message_id="e1", body=b"", content_type=""), enqueued_at_us=7)
+    again = a_letter(replacement_of(first, run="r1"), enqueued_at_us=8)
+    last = a_letter(replacement_of(again, run="r2"), enqueued_at_us=9)
+    assert [letter.first_enqueued_at_us for letter in (first, again, last)] == [7, 7, 7]
+
+
+def test_a_first_time_that_is_no_number_is_not_believed() -> None:
+    """Anybody may publish with any properties."""
+    properties = {FIRST_ENQUEUED: "yesterday"}
+    message = Message(message_id="e1", body=b"", content_type="", properties=properties)
+    assert a_letter(message, enqueued_at_us=7).first_enqueued_at_us == 7
 
 
 def test_a_reason_is_cut_and_not_refused() -> None:

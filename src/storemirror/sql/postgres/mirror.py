@@ -12,13 +12,20 @@ from storemirror.event.change import Outcome
 from storemirror.model.entity import Entity
 from storemirror.model.types import DialectLimits
 from storemirror.sql.names import snake_case
-from storemirror.sql.port import FollowRelationship, MirrorRow, RollupDifference, RowEvent
+from storemirror.sql.port import (
+    FollowRelationship,
+    MirrorRow,
+    RollupDifference,
+    RowEvent,
+    UnverifiedDocument,
+)
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import Connection, Database, described, psycopg, sql
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.rows import RowReader
 from storemirror.sql.postgres.schema import PostgresSchema
 from storemirror.sql.postgres.types import LIMITS
+from storemirror.sql.postgres.unverified import UnverifiedRecord
 
 #: SQLSTATEs with which the data of an event, and not the server, are in trouble: a value that
 #: does not fit (class 22), a required column (23), a row or key too large (54), our own refusals.
@@ -63,6 +70,7 @@ class PostgresMirror:
         self._rendering = rendering
         self._schema = PostgresSchema(database, rendering, project=project, store=store)
         self._reader = RowReader(database, rendering)
+        self._unverified = UnverifiedRecord(database, rendering)
         self._encoder: BatchEncoder | None = None
 
     @property
@@ -224,6 +232,26 @@ class PostgresMirror:
             sql.SQL("SELECT * FROM {}(%s)").format(procedure), (limit,)
         )
         return [RollupDifference(key=tuple(key), column=column) for *key, column in found]
+
+    async def mark_unverified(self, marks: Sequence[UnverifiedDocument]) -> None:
+        """See `SqlMirror.mark_unverified`."""
+        await self._unverified.mark(marks)
+
+    async def unverified(self, *, limit: int | None = None) -> list[UnverifiedDocument]:
+        """See `SqlMirror.unverified`."""
+        return await self._unverified.listed(limit=limit)
+
+    async def unverified_count(self) -> int:
+        """See `SqlMirror.unverified_count`."""
+        return await self._unverified.count()
+
+    async def clear_unverified(self, marks: Sequence[UnverifiedDocument]) -> int:
+        """See `SqlMirror.clear_unverified`."""
+        return await self._unverified.clear(marks)
+
+    async def clear_overtaken(self) -> int:
+        """See `SqlMirror.clear_overtaken`."""
+        return await self._unverified.clear_overtaken()
 
     async def follow_relationship(self, viewer: str, target: str) -> FollowRelationship:
         """See `SqlMirror.follow_relationship`."""

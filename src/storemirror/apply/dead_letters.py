@@ -1,0 +1,126 @@
+"""
+Purging dead letters: removed for good, their documents marked unverified before.
+
+The mark is in the mirror's database and durable before its dead letter goes: a crash in between
+leaves both, never neither.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from storemirror.bus.port import BusAdmin, DeadLetter
+from storemirror.errors import EntityUnknown
+from storemirror.model.entity import Model
+from storemirror.sql.port import SqlMirror, UnverifiedDocument
+
+_PAGE: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeFilter:
+    """Which dead letters to purge; all by default."""
+
+    #: Only those with this reason.
+    reason: str | None = None
+    #: Only those set aside at or before this moment, microseconds since the Unix epoch, by the
+    #: bus's clock.
+    until_us: int | None = None
+
+    def takes(self, letter: DeadLetter) -> bool:
+        """Tell whether a dead letter is one of them."""
+        return (self.reason is None or letter.reason == self.reason) and (
+            self.until_us is None or letter.dead_lettered_at_us <= self.until_us
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgePlan:
+    """What a purge would remove, and mark; bodies are not kept."""
+
+    #: Number of each dead letter -> the mark of its document.
+    marks: Mapping[int, UnverifiedDocument]
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Give reason -> how many, the most frequent first."""
+        return dict(Counter(mark.reason for mark in self.marks.values()).most_common())
+
+
+async def plan_purge(
+    admin: BusAdmin, subscription: str, model: Model, chosen: PurgeFilter
+) -> PurgePlan:
+    """
+    Look through the dead letters, and change nothing.
+
+    Raises:
+        BusUnavailable: the bus did not answer.
+    """
+    marks: dict[int, UnverifiedDocument] = {}
+    async for letter in _all_letters(admin, subscription):
+        if chosen.takes(letter):
+            marks[letter.sequence_number] = mark_of(letter, model)
+    return PurgePlan(marks=marks)
+
+
+async def purge(plan: PurgePlan, admin: BusAdmin, subscription: str, mirror: SqlMirror) -> int:
+    """
+    Mark the documents of a plan, then remove its dead letters; what came later stays.
+
+    One that somebody has resubmitted or purged meanwhile is marked and not counted.
+
+    Returns:
+        How many dead letters went.
+
+    Raises:
+        SqlUnavailable, BusUnavailable: part of it may be done; do it again.
+    """
+    numbers = list(plan.marks)
+    removed_count = 0
+    for start in range(0, len(numbers), _PAGE):
+        page = numbers[start : start + _PAGE]
+        await mirror.mark_unverified([plan.marks[number] for number in page])
+        removed_count += len(await admin.remove_dead_letters(subscription, page))
+    return removed_count
+
+
+def mark_of(letter: DeadLetter, model: Model) -> UnverifiedDocument:
+    """Give the mark of a dead letter's document, as far as its message tells which one it is."""
+    properties = letter.message.properties
+    path, version = properties.get("path"), properties.get("version", "")
+    entity, key = _entity_of(path, model)
+    return UnverifiedDocument(
+        message_id=letter.message.message_id,
+        reason=letter.reason,
+        path=path,
+        entity=entity,
+        key=key,
+        version=int(version) if version.isascii() and version.isdigit() else None,
+    )
+
+
+def _entity_of(path: str | None, model: Model) -> tuple[str | None, tuple[str, ...] | None]:
+    """Give name and key of the entity declared for a path; nothing when there is none."""
+    if path is None:
+        return None, None
+    try:
+        entity, key = model.match(path)
+    except EntityUnknown:
+        return None, None
+    return entity.name, key
+
+
+async def _all_letters(admin: BusAdmin, subscription: str) -> AsyncIterator[DeadLetter]:
+    after = 0
+    while True:
+        page: Sequence[DeadLetter] = await admin.peek_dead_letters(
+            subscription, limit=_PAGE, after_sequence_number=after
+        )
+        if not page:
+            return
+        after = page[-1].sequence_number
+        for letter in page:
+            yield letter
