@@ -43,6 +43,11 @@ class LogEvent(enum.StrEnum):
     #: The database still does not take events; seen again after `wait_s`.
     GATE_STILL_CLOSED = "writer.gate_still_closed"
     GATE_OPENED = "writer.gate_opened"
+    #: The document store does not answer, or says no: expired events wait, all others go on.
+    SOURCE_GATE_CLOSED = "writer.source_gate_closed"
+    #: It still does not; asked again after a while.
+    SOURCE_GATE_STILL_CLOSED = "writer.source_gate_still_closed"
+    SOURCE_GATE_OPENED = "writer.source_gate_opened"
     #: One event was set aside with `reason`.
     EVENT_DEAD_LETTERED = "writer.event_dead_lettered"
     #: Decoding one event ended in an error that nobody foresaw; it is set aside.

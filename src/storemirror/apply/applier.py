@@ -13,15 +13,14 @@ from storemirror.apply.hand import Hand
 from storemirror.apply.port import (
     BatchObserver,
     BatchReport,
-    Reread,
     Step,
     StepHook,
     Taken,
 )
+from storemirror.apply.reread import Rereader
 from storemirror.apply.retry import Retry
 from storemirror.apply.settle import (
     Settlement,
-    decide_reread_settlement,
     decide_settlement,
     halves,
     latencies_us,
@@ -29,9 +28,9 @@ from storemirror.apply.settle import (
 )
 from storemirror.apply.settler import Settler
 from storemirror.apply.stats import WriterStats
-from storemirror.bus.port import Delivery, Publisher, Rejection
+from storemirror.bus.port import Delivery, Rejection
 from storemirror.clock import Clock
-from storemirror.errors import PoisonEventError, StoreMirrorError
+from storemirror.errors import PoisonEventError
 from storemirror.event.change import Outcome
 from storemirror.sql.port import SqlMirror
 
@@ -43,8 +42,7 @@ class Applier:
         self,
         *,
         mirror: SqlMirror,
-        publisher: Publisher,
-        reread: Reread,
+        rereader: Rereader,
         clock: Clock,
         hand: Hand,
         retry: Retry,
@@ -55,8 +53,8 @@ class Applier:
     ) -> None:
         """Name everything a batch passes through."""
         self._mirror = mirror
-        self._publisher = publisher
-        self._reread = reread
+        #: Holds what waits for the document store.
+        self.rereader = rereader
         self._clock = clock
         self._hand = hand
         self._retry = retry
@@ -107,12 +105,15 @@ class Applier:
         latencies = latencies_us(part, outcomes, now_us=self._clock.now_us())
         self._stats.count_outcomes(outcomes)
         self._stats.count_latencies(latencies)
+        waiting: set[int] = set()
         if Outcome.EXPIRED in outcomes:
-            await self._renew_past(
+            waiting = await self.rereader.renew(
                 [t for t, o in zip(part, outcomes, strict=True) if o is Outcome.EXPIRED]
             )
         await self._strike(Step.AFTER_APPLY_BEFORE_COMPLETE, part)
-        settled = await self._settler.complete([taken.delivery for taken in part])
+        settled = await self._settler.complete(
+            [t.delivery for t in part if t.delivery.sequence_number not in waiting]
+        )
         if self._on_batch is not None:
             self._on_batch(
                 BatchReport(
@@ -123,30 +124,6 @@ class Applier:
                 )
             )
         await self._strike(Step.AFTER_COMPLETE, part)
-
-    async def _renew_past(self, expired: Sequence[Taken]) -> None:
-        """Publish each document as it is now; what cannot be read is given back or set aside."""
-        for index, taken in enumerate(expired):
-            try:
-                await self._publish_anew(taken)
-            except StoreMirrorError as exc:
-                if decide_reread_settlement(exc) is Settlement.ABANDON:
-                    await self._settler.abandon([t.delivery for t in expired[index:]])
-                    return
-                await self._set_aside(taken.delivery, type(exc).__name__, str(exc))
-
-    async def _publish_anew(self, taken: Taken) -> None:
-        """Read and publish.
-
-        The run is the delivery's own number: when the writer dies before it settles, the next
-        one's message has the same id, and the bus takes it once.
-        """
-        path, run = taken.event.change.path, f"reread-{taken.delivery.sequence_number}"
-
-        async def publish() -> None:
-            await self._publisher.publish([await self._reread.reread(path, run=run)])
-
-        await self._retry.within_lock(publish, is_held=lambda: self._hand.holds(taken.delivery))
 
     async def _set_aside(self, delivery: Delivery, reason: str, description: str) -> None:
         rejection = Rejection(delivery=delivery, reason=reason, description=description)

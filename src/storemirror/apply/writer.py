@@ -23,6 +23,7 @@ from storemirror.apply.hand import Hand
 from storemirror.apply.lanes import Lane, lane_of
 from storemirror.apply.port import BatchObserver, Reread, Step, StepHook, Taken, WriterSettings
 from storemirror.apply.readiness import check_ready, refuse_if_off
+from storemirror.apply.reread import Rereader
 from storemirror.apply.retry import Retry, cancel, first_of
 from storemirror.apply.settle import is_worth_waiting_for, one_of_each_kind
 from storemirror.apply.settler import Settler
@@ -124,8 +125,7 @@ class SqlWriterProcessor:
         self._settler = Settler(consumer=consumer, hand=self._hand, retry=self._retry, stats=stats)
         self._applier = Applier(
             mirror=mirror,
-            publisher=publisher,
-            reread=reread,
+            rereader=Rereader(reread, publisher, clock, self._hand, self._settler, settings),
             clock=clock,
             hand=self._hand,
             retry=self._retry,
@@ -174,6 +174,7 @@ class SqlWriterProcessor:
         others = [
             asyncio.create_task(self._guarded(self._halt_when(stop))),
             asyncio.create_task(self._guarded(self._hand.keep_locks())),
+            asyncio.create_task(self._guarded(self._applier.rereader.keep_trying())),
         ]
         try:
             await self._guarded(self._receive(on_idle))
@@ -376,4 +377,5 @@ class SqlWriterProcessor:
         await self._settler.abandon([t.delivery for t in (*waiting, *self._canaries)])
         await first_of(asyncio.wait(lanes), self._clock.sleep(self._settings.shutdown_timeout_s))
         await cancel(lanes)
+        await self._applier.rereader.put_back()
         await self._settler.abandon(self._hand.held())

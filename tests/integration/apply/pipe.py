@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from storemirror.apply.decode import EventDecoder
+from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
 from storemirror.apply.port import BatchReport, Reread, StepHook, WriterSettings
 from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.memory import MemoryBus
@@ -151,6 +152,28 @@ class Pipe:
             settings=replace(SETTINGS, **settings),
             hooks=hooks,
             on_batch=self.reports.append,
+        )
+
+    async def drain(
+        self,
+        *,
+        consumer: Consumer,
+        reread: Reread,
+        max_duration_s: float,
+        clock: Clock | None = None,
+    ) -> DrainStats:
+        """Drain as the scheduled job does."""
+        return await drain_realtime_mirror_queue(
+            consumer=consumer,
+            publisher=self.publisher,
+            admin=self.admin,
+            mirror=self.under_test.mirror,
+            model=self.model,
+            source=SOURCE,
+            clock=clock or self.clock,
+            reread=reread,
+            settings=SETTINGS,
+            max_duration_s=max_duration_s,
         )
 
     async def run_until_empty(self, processor: SqlWriterProcessor) -> None:

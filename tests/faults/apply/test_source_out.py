@@ -1,0 +1,257 @@
+"""The document store is out: what expired waits, the rest goes on, and nothing is dead-lettered."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from storemirror.apply.writer import SqlWriterProcessor
+from storemirror.bus.port import Message, Publisher, PublishResult, SubscriptionSpec
+from storemirror.clock import SystemClock
+from storemirror.errors import (
+    BusRefused,
+    BusUnavailable,
+    SourceRefused,
+    SourceUnavailable,
+    StoreMirrorError,
+)
+from storemirror.event.change import Origin, RowState
+from tests.integration.apply.faulty import FaultyConsumer
+from tests.integration.apply.pipe import (
+    START_US,
+    Pipe,
+    a_change,
+    a_chat_message,
+    a_follow,
+    message_of,
+)
+
+pytestmark = pytest.mark.postgres
+
+#: The subscription's, by default.
+MAX_DELIVERIES = SubscriptionSpec(name="any").max_delivery_count
+HOUR_S = 3_600.0
+NOW_US = START_US + 3 * 86_400_000_000
+LATE = [a_chat_message(number) for number in range(5)]
+
+
+class Source:
+    """A document store whose documents are gone, and that is out as long as it is told."""
+
+    def __init__(self, error: StoreMirrorError) -> None:
+        self.error = error
+        self.try_count = 0
+        #: Asked at each try whether it answers; gets the number of the try.
+        self.answers: Callable[[int], Awaitable[bool]] = self._never
+
+    async def _never(self, _: int) -> bool:
+        return False
+
+    async def reread(self, path: str, *, run: str) -> Message:
+        self.try_count += 1
+        if not await self.answers(self.try_count):
+            raise self.error
+        return message_of(a_change(path, None, NOW_US, origin=Origin.REREAD), run=run)
+
+
+class RefusingPublisher:
+    """Refuses what it is told to, one a call."""
+
+    def __init__(self, publisher: Publisher, *errors: StoreMirrorError) -> None:
+        self._publisher = publisher
+        self.errors = list(errors)
+
+    async def publish(self, messages: Sequence[Message]) -> PublishResult:
+        if self.errors:
+            raise self.errors.pop(0)
+        return await self._publisher.publish(messages)
+
+    async def aclose(self) -> None:
+        await self._publisher.aclose()
+
+
+async def assert_all_reread(pipe: Pipe) -> None:
+    """See that every late message has become the tombstone that its document is."""
+    assert await pipe.dead_letters() == []
+    for number in range(len(LATE)):
+        row = await pipe.under_test.mirror.row(pipe.model["DmMessage"], ("c1", f"m{number}"))
+        assert row is not None
+        assert row.state is RowState.TOMBSTONE
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("silent"), SourceRefused("no rights")])
+async def test_an_outage_of_any_length_costs_no_delivery_and_holds_up_nothing_else(
+    pipe: Pipe, error: StoreMirrorError
+) -> None:
+    """A delivery a try would make a dead letter of every late event within minutes."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish([*LATE, *(a_follow(number) for number in range(20))])
+    source = Source(error)
+
+    async def is_back(try_count: int) -> bool:
+        row = await pipe.under_test.mirror.row(pipe.model["FollowEdge"], ("u19", "v"))
+        return row is not None and try_count > 3 * MAX_DELIVERIES
+
+    source.answers = is_back
+    consumer = FaultyConsumer(pipe.new_consumer())
+    writer = pipe.processor(consumer=consumer, reread=source)
+    await pipe.run_until_empty(writer)
+    assert source.try_count > 3 * MAX_DELIVERIES
+    assert {d.delivery_count for d in consumer.received} == {1}
+    assert (writer.stats.abandoned, writer.stats.dead_lettered) == (0, 0)
+    assert writer.stats.expired == len(LATE)
+    await assert_all_reread(pipe)
+
+
+async def test_only_one_event_is_tried_while_the_source_is_out(pipe: Pipe) -> None:
+    """Each try may take seconds, and costs a read where it is answered at last."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    tried: list[str] = []
+    source = Source(SourceUnavailable("silent"))
+    reread = source.reread
+
+    async def noted(path: str, *, run: str) -> Message:
+        tried.append(path)
+        return await reread(path, run=run)
+
+    source.reread = noted  # type: ignore[method-assign]
+
+    async def is_back(try_count: int) -> bool:
+        return try_count > 10
+
+    source.answers = is_back
+    await pipe.run_until_empty(pipe.processor(reread=source))
+    assert len(set(tried[:11])) == 1
+    await assert_all_reread(pipe)
+
+
+def stop_at_second_try(source: Source, stop: asyncio.Event) -> None:
+    """Let the source be out, and the writer end once it has noticed."""
+    first = source.try_count
+
+    async def is_back(try_count: int) -> bool:
+        if try_count > first + 1:
+            stop.set()
+        return False
+
+    source.answers = is_back
+
+
+async def test_writers_that_end_meanwhile_cost_no_delivery_either(pipe: Pipe) -> None:
+    """Deployments during an outage of the source must not add up to dead letters."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    source = Source(SourceUnavailable("silent"))
+    for _ in range(MAX_DELIVERIES + 1):
+        stop = asyncio.Event()
+        stop_at_second_try(source, stop)
+        consumer = FaultyConsumer(pipe.new_consumer())
+        writer = pipe.processor(consumer=consumer, reread=source)
+        await writer.run(stop)
+        await consumer.aclose()
+        assert len(consumer.received) == len(LATE)
+        assert {d.delivery_count for d in consumer.received} == {1}
+        assert writer.in_hand_count == 0
+        assert (await pipe.stats()).depth == len(LATE)
+
+    async def is_back(_: int) -> bool:
+        return True
+
+    source.answers = is_back
+    await pipe.run_until_empty(pipe.processor(reread=source))
+    await assert_all_reread(pipe)
+
+
+async def test_a_bus_that_is_out_too_at_the_end_costs_one_delivery(pipe: Pipe) -> None:
+    """Nothing is completed that has no replacement."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    source, stop = Source(SourceUnavailable("silent")), asyncio.Event()
+    stop_at_second_try(source, stop)
+    publisher = RefusingPublisher(pipe.publisher, *[BusUnavailable("silent")] * 9)
+    cut = dataclasses.replace(pipe, publisher=publisher)
+    writer = cut.processor(reread=source)
+    await writer.run(stop)
+    assert writer.stats.abandoned == len(LATE)
+    assert (await pipe.stats()).depth == len(LATE)
+
+
+async def test_what_the_bus_refuses_while_it_waits_is_set_aside(pipe: Pipe) -> None:
+    """A document too large for the bus must not hold up those behind it."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    source = Source(SourceUnavailable("silent"))
+
+    async def is_back(try_count: int) -> bool:
+        return try_count > 3
+
+    source.answers = is_back
+    publisher = RefusingPublisher(pipe.publisher, BusRefused("the message is too large"))
+    cut = dataclasses.replace(pipe, publisher=publisher)
+    await pipe.run_until_empty(cut.processor(reread=source))
+    (letter,) = await pipe.dead_letters()
+    assert letter.reason == "BusRefused"
+    assert letter.message.message_id in {change.event_id for change in LATE}
+
+
+async def test_what_lost_its_lock_while_it_waited_comes_again(pipe: Pipe) -> None:
+    """It is another writer's by then; to settle it here would settle the other's."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    source = Source(SourceUnavailable("silent"))
+    writers: list[SqlWriterProcessor] = []
+
+    async def loses_locks(try_count: int) -> bool:
+        if try_count == 3:
+            await pipe.expire_locks()
+            writers[0]._hand.lose(writers[0]._hand.held())
+        return try_count > 5
+
+    source.answers = loses_locks
+    writers.append(pipe.processor(reread=source))
+    await pipe.run_until_empty(writers[0])
+    assert writers[0].stats.lost_locks == len(LATE)
+    await assert_all_reread(pipe)
+
+
+class UntilTold(SystemClock):
+    """A clock by which an hour is over when a test says so."""
+
+    def __init__(self, is_over: asyncio.Event) -> None:
+        self._is_over = is_over
+
+    async def sleep(self, duration_s: float) -> None:
+        if duration_s == HOUR_S:
+            await self._is_over.wait()
+        else:
+            await super().sleep(duration_s)
+
+
+async def test_drains_during_an_outage_cost_no_delivery(pipe: Pipe) -> None:
+    """It runs every minute: ten of them would be the end of each late event."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish([*LATE, a_follow(1)])
+    for applied in (1, 0, 0):
+        is_over = asyncio.Event()
+        source = Source(SourceUnavailable("silent"))
+
+        async def watch(try_count: int, is_over: asyncio.Event = is_over) -> bool:
+            """Let the hour be over once the source was asked again, and the rest is applied."""
+            if try_count > 2 and (await pipe.stats()).depth == len(LATE):
+                is_over.set()
+            return False
+
+        source.answers = watch
+        consumer = FaultyConsumer(pipe.new_consumer())
+        drained = await pipe.drain(
+            consumer=consumer, reread=source, max_duration_s=HOUR_S, clock=UntilTold(is_over)
+        )
+        await consumer.aclose()
+        assert {d.delivery_count for d in consumer.received} == {1}
+        assert (drained.applied, drained.expired) == (applied, len(LATE))
+        assert (drained.depth, drained.abandoned, drained.dead_lettered) == (len(LATE), 0, 0)
+        assert not drained.is_drained
