@@ -53,6 +53,18 @@ CREATE TABLE IF NOT EXISTS "storemirror".unverified_document (
     marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- One row, once commit times went backwards (a restore): the rebase under way, or the last one.
+-- Whatever was observed at or before the mark is asked about again, row present or not; the mark
+-- is by the clock of the document store.  See `RebaseStep` in sql/port.py for the steps.
+CREATE TABLE IF NOT EXISTS "storemirror".rebase (
+    is_only_row boolean PRIMARY KEY DEFAULT true CHECK (is_only_row),
+    run text NOT NULL,
+    step text NOT NULL CHECK (step IN ('closed', 'purged', 'marked', 'opened', 'refilled', 'done')),
+    is_closed boolean NOT NULL GENERATED ALWAYS AS (step IN ('closed', 'purged', 'marked')) STORED,
+    mark_at timestamptz,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- DmConversation: conversations/{conversationId}
 CREATE TABLE IF NOT EXISTS "storemirror"."dm_conversation" (
     "conversation_id" text COLLATE "C" NOT NULL,
@@ -476,6 +488,26 @@ BEGIN
 END;
 $$;
 
+-- rebase_mark: refuse events while a rebase has closed the mirror, else give the rebase mark.
+--
+-- returns  whatever was observed at or before it is expired; NULL when there never was a rebase
+-- SM005    the mirror is closed; nothing was written, and it is opened again in a while
+--
+-- To be called under the shared lock of writers.
+CREATE OR REPLACE FUNCTION "storemirror".rebase_mark()
+RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_rebase "storemirror".rebase;
+BEGIN
+    SELECT * INTO v_rebase FROM "storemirror".rebase;
+    IF v_rebase.is_closed THEN
+        RAISE EXCEPTION 'rebase % is under way, step % is done: no event is applied until all versions are 0',
+            v_rebase.run, v_rebase.step USING ERRCODE = 'SM005';
+    END IF;
+    RETURN v_rebase.mark_at;
+END;
+$$;
+
 -- "storemirror"."lock_rows_of_dm_conversation": lock the rows of these events in key order, as stubs where there are none.
 --
 -- One statement in one order over absent and present rows alike: two passes would deadlock.
@@ -663,6 +695,8 @@ $$;
 -- returns       a row an event, in the order of the array: applied, repaired, duplicate, stale or
 --               expired (Outcome in event/change.py, decided by the same rule as decide_outcome)
 --
+-- SM005 while a rebase has closed the mirror.
+--
 -- Idempotent, in any order, under concurrent writers.  As if by descending version within a call,
 -- full observations before others, then array order.
 CREATE OR REPLACE FUNCTION "storemirror"."apply_dm_conversation"(p_events jsonb, p_is_deleted boolean)
@@ -678,6 +712,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_horizon timestamptz;
+    v_mark timestamptz;
     v_results text[];
     v_pending jsonb := p_events;    -- events without an outcome yet: at first all
     v_positions bigint[];           -- where they stand in p_events; NULL: all of them
@@ -688,16 +723,18 @@ BEGIN
     PERFORM "storemirror".check_events(p_events, p_is_deleted);
     -- Shared with other writers, exclusive in a purge: the horizon stands still meanwhile.
     PERFORM pg_advisory_xact_lock_shared(2686687166);
+    -- Read under the lock: whoever closes the mirror holds it alone, so that no batch is in hand.
+    v_mark := "storemirror".rebase_mark();
     SELECT h.horizon_at INTO v_horizon FROM "storemirror".purge_horizon AS h WHERE h.entity = 'DmConversation';
     PERFORM "storemirror"."lock_rows_of_dm_conversation"(p_events);
 
     LOOP
         -- Classify.  An event that is not the first of its key is decided here when the first
-        -- one's outcome settles it, else it waits for the next round: behind an event that finds no
-        -- row, behind a repair (it may lower the version), and behind other contents of its version.
+        -- one's outcome settles it, else it waits for the next round: behind an event that is to be
+        -- read again, behind a repair (it may lower the version), and behind other contents of its version.
         -- Names of our own begin with an underscore: no declared name does.
         SELECT array_agg(CASE
-                   WHEN r._rank = 1 THEN r._alone
+                   WHEN r._rank = 1 OR r.observed_at <= v_mark THEN r._alone
                    WHEN r._first_alone = 'expired' OR r._has_repair THEN NULL
                    WHEN r._version < r._first_version OR r._first_alone = 'stale' THEN 'stale'
                    WHEN r._origin = 'dual-write' OR r._is_same THEN 'duplicate'
@@ -716,6 +753,7 @@ BEGIN
                        AND min(a._revision) OVER w = max(a._revision) OVER w AS _is_same
             FROM (
                 SELECT e.*, COALESCE(d.row_state = 'live', false) AS _was_live, CASE
+                    WHEN e.observed_at <= v_mark THEN 'expired'
                     WHEN d.row_state IS NULL OR d.row_state = 'stub' THEN
                         CASE WHEN e.observed_at <= v_horizon THEN 'expired' ELSE 'applied' END
                     WHEN d.last_event_version < e._version THEN 'applied'
@@ -907,6 +945,8 @@ $$;
 -- returns       a row an event, in the order of the array: applied, repaired, duplicate, stale or
 --               expired (Outcome in event/change.py, decided by the same rule as decide_outcome)
 --
+-- SM005 while a rebase has closed the mirror.
+--
 -- Idempotent, in any order, under concurrent writers.  As if by descending version within a call,
 -- full observations before others, then array order.
 -- SM001 when a row of DmConversation is missing: call "storemirror"."ensure_parents" before, in a
@@ -924,6 +964,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_horizon timestamptz;
+    v_mark timestamptz;
     v_results text[];
     v_pending jsonb := p_events;    -- events without an outcome yet: at first all
     v_positions bigint[];           -- where they stand in p_events; NULL: all of them
@@ -935,16 +976,18 @@ BEGIN
     PERFORM "storemirror".check_events(p_events, p_is_deleted);
     -- Shared with other writers, exclusive in a purge: the horizon stands still meanwhile.
     PERFORM pg_advisory_xact_lock_shared(2686687166);
+    -- Read under the lock: whoever closes the mirror holds it alone, so that no batch is in hand.
+    v_mark := "storemirror".rebase_mark();
     SELECT h.horizon_at INTO v_horizon FROM "storemirror".purge_horizon AS h WHERE h.entity = 'DmMessage';
     PERFORM "storemirror"."lock_rows_of_dm_message"(p_events);
 
     LOOP
         -- Classify.  An event that is not the first of its key is decided here when the first
-        -- one's outcome settles it, else it waits for the next round: behind an event that finds no
-        -- row, behind a repair (it may lower the version), and behind other contents of its version.
+        -- one's outcome settles it, else it waits for the next round: behind an event that is to be
+        -- read again, behind a repair (it may lower the version), and behind other contents of its version.
         -- Names of our own begin with an underscore: no declared name does.
         SELECT array_agg(CASE
-                   WHEN r._rank = 1 THEN r._alone
+                   WHEN r._rank = 1 OR r.observed_at <= v_mark THEN r._alone
                    WHEN r._first_alone = 'expired' OR r._has_repair THEN NULL
                    WHEN r._version < r._first_version OR r._first_alone = 'stale' THEN 'stale'
                    WHEN r._origin = 'dual-write' OR r._is_same THEN 'duplicate'
@@ -964,6 +1007,7 @@ BEGIN
                        AND min(a._revision) OVER w = max(a._revision) OVER w AS _is_same
             FROM (
                 SELECT e.*, COALESCE(d.row_state = 'live', false) AS _was_live, CASE
+                    WHEN e.observed_at <= v_mark THEN 'expired'
                     WHEN d.row_state IS NULL OR d.row_state = 'stub' THEN
                         CASE WHEN e.observed_at <= v_horizon THEN 'expired' ELSE 'applied' END
                     WHEN d.last_event_version < e._version THEN 'applied'
@@ -1235,6 +1279,8 @@ $$;
 -- returns       a row an event, in the order of the array: applied, repaired, duplicate, stale or
 --               expired (Outcome in event/change.py, decided by the same rule as decide_outcome)
 --
+-- SM005 while a rebase has closed the mirror.
+--
 -- Idempotent, in any order, under concurrent writers.  As if by descending version within a call,
 -- full observations before others, then array order.
 CREATE OR REPLACE FUNCTION "storemirror"."apply_follow_edge"(p_events jsonb, p_is_deleted boolean)
@@ -1250,6 +1296,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_horizon timestamptz;
+    v_mark timestamptz;
     v_results text[];
     v_pending jsonb := p_events;    -- events without an outcome yet: at first all
     v_positions bigint[];           -- where they stand in p_events; NULL: all of them
@@ -1261,16 +1308,18 @@ BEGIN
     PERFORM "storemirror".check_events(p_events, p_is_deleted);
     -- Shared with other writers, exclusive in a purge: the horizon stands still meanwhile.
     PERFORM pg_advisory_xact_lock_shared(2686687166);
+    -- Read under the lock: whoever closes the mirror holds it alone, so that no batch is in hand.
+    v_mark := "storemirror".rebase_mark();
     SELECT h.horizon_at INTO v_horizon FROM "storemirror".purge_horizon AS h WHERE h.entity = 'FollowEdge';
     PERFORM "storemirror"."lock_rows_of_follow_edge"(p_events);
 
     LOOP
         -- Classify.  An event that is not the first of its key is decided here when the first
-        -- one's outcome settles it, else it waits for the next round: behind an event that finds no
-        -- row, behind a repair (it may lower the version), and behind other contents of its version.
+        -- one's outcome settles it, else it waits for the next round: behind an event that is to be
+        -- read again, behind a repair (it may lower the version), and behind other contents of its version.
         -- Names of our own begin with an underscore: no declared name does.
         SELECT array_agg(CASE
-                   WHEN r._rank = 1 THEN r._alone
+                   WHEN r._rank = 1 OR r.observed_at <= v_mark THEN r._alone
                    WHEN r._first_alone = 'expired' OR r._has_repair THEN NULL
                    WHEN r._version < r._first_version OR r._first_alone = 'stale' THEN 'stale'
                    WHEN r._origin = 'dual-write' OR r._is_same THEN 'duplicate'
@@ -1290,6 +1339,7 @@ BEGIN
                        AND min(a._revision) OVER w = max(a._revision) OVER w AS _is_same
             FROM (
                 SELECT e.*, COALESCE(d.row_state = 'live', false) AS _was_live, CASE
+                    WHEN e.observed_at <= v_mark THEN 'expired'
                     WHEN d.row_state IS NULL OR d.row_state = 'stub' THEN
                         CASE WHEN e.observed_at <= v_horizon THEN 'expired' ELSE 'applied' END
                     WHEN d.last_event_version < e._version THEN 'applied'
@@ -1442,6 +1492,8 @@ $$;
 -- returns       a row an event, in the order of the array: applied, repaired, duplicate, stale or
 --               expired (Outcome in event/change.py, decided by the same rule as decide_outcome)
 --
+-- SM005 while a rebase has closed the mirror.
+--
 -- Idempotent, in any order, under concurrent writers.  As if by descending version within a call,
 -- full observations before others, then array order.
 CREATE OR REPLACE FUNCTION "storemirror"."apply_user_block"(p_events jsonb, p_is_deleted boolean)
@@ -1457,6 +1509,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_horizon timestamptz;
+    v_mark timestamptz;
     v_results text[];
     v_pending jsonb := p_events;    -- events without an outcome yet: at first all
     v_positions bigint[];           -- where they stand in p_events; NULL: all of them
@@ -1468,16 +1521,18 @@ BEGIN
     PERFORM "storemirror".check_events(p_events, p_is_deleted);
     -- Shared with other writers, exclusive in a purge: the horizon stands still meanwhile.
     PERFORM pg_advisory_xact_lock_shared(2686687166);
+    -- Read under the lock: whoever closes the mirror holds it alone, so that no batch is in hand.
+    v_mark := "storemirror".rebase_mark();
     SELECT h.horizon_at INTO v_horizon FROM "storemirror".purge_horizon AS h WHERE h.entity = 'UserBlock';
     PERFORM "storemirror"."lock_rows_of_user_block"(p_events);
 
     LOOP
         -- Classify.  An event that is not the first of its key is decided here when the first
-        -- one's outcome settles it, else it waits for the next round: behind an event that finds no
-        -- row, behind a repair (it may lower the version), and behind other contents of its version.
+        -- one's outcome settles it, else it waits for the next round: behind an event that is to be
+        -- read again, behind a repair (it may lower the version), and behind other contents of its version.
         -- Names of our own begin with an underscore: no declared name does.
         SELECT array_agg(CASE
-                   WHEN r._rank = 1 THEN r._alone
+                   WHEN r._rank = 1 OR r.observed_at <= v_mark THEN r._alone
                    WHEN r._first_alone = 'expired' OR r._has_repair THEN NULL
                    WHEN r._version < r._first_version OR r._first_alone = 'stale' THEN 'stale'
                    WHEN r._origin = 'dual-write' OR r._is_same THEN 'duplicate'
@@ -1497,6 +1552,7 @@ BEGIN
                        AND min(a._revision) OVER w = max(a._revision) OVER w AS _is_same
             FROM (
                 SELECT e.*, COALESCE(d.row_state = 'live', false) AS _was_live, CASE
+                    WHEN e.observed_at <= v_mark THEN 'expired'
                     WHEN d.row_state IS NULL OR d.row_state = 'stub' THEN
                         CASE WHEN e.observed_at <= v_horizon THEN 'expired' ELSE 'applied' END
                     WHEN d.last_event_version < e._version THEN 'applied'
@@ -1673,7 +1729,7 @@ BEGIN
 END;
 $do$;
 
-SELECT "storemirror".register_deployment(:'project', :'database', 1, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"},{"entity":"DmConversation rollup","digest":""},{"entity":"DmMessage rollup","digest":"dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978"},{"entity":"FollowEdge rollup","digest":""},{"entity":"UserBlock rollup","digest":""}]$declarations$);
+SELECT "storemirror".register_deployment(:'project', :'database', 2, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"},{"entity":"DmConversation rollup","digest":""},{"entity":"DmMessage rollup","digest":"dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978"},{"entity":"FollowEdge rollup","digest":""},{"entity":"UserBlock rollup","digest":""}]$declarations$);
 
 -- Required fields, after the declarations have been registered.  Idempotent.
 --

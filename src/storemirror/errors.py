@@ -10,6 +10,7 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     ├── TransientError              5   written or not is unknown; retry: calls are idempotent
     │   ├── BusUnavailable
     │   ├── SqlUnavailable
+    │   │   └── RebaseUnderWay          the mirror takes no events for a while; nothing written
     │   ├── SourceUnavailable
     │   └── ParentMissing               a purge struck between stubs and locks; nothing written
     ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
@@ -135,6 +136,17 @@ class BusUnavailable(TransientError):
 
 class SqlUnavailable(TransientError):
     """The mirror's database did not answer, or broke a deadlock or a timeout."""
+
+
+class RebaseUnderWay(SqlUnavailable):
+    """A rebase has closed the mirror to events; nothing was written.
+
+    Writers wait, and go on by themselves when it is open again.
+    """
+
+    hint = (
+        "Wait for `storemirror rebase` to end; if it was stopped or killed, give the command again."
+    )
 
 
 class SourceUnavailable(TransientError):

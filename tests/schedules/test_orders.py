@@ -132,6 +132,23 @@ async def test_every_order_of_arrival_ends_as_the_model_says(
         await newest_change_won(under_test, model, entity, start_us)
 
 
+@pytest.mark.parametrize("entity", ["DmConversation", "DmMessage", "FollowEdge", "UserBlock"])
+async def test_every_order_of_arrival_around_a_rebase_ends_as_the_model_says(
+    entity: str, new_database: Callable[[], Awaitable[str]]
+) -> None:
+    """Whatever was seen before the mark changes nothing, wherever in a batch it stands."""
+    model = load_model()
+    start_us = SystemClock().now_us() - 3_600_000_000
+    async with installed_mirror(model, await new_database()) as under_test:
+        # Of three changes two lie behind the mark, the second exactly at it.
+        reference = Reference(model, rebase_mark_us=start_us + 10)
+        await under_test.rebased(start_us + 10)
+        for history in [h for h in HISTORIES if len(h) == 3]:
+            for batch in merged(list(steps_of(model, entity, history, start_us))):
+                assert await under_test.mirror.apply(batch) == reference.apply(batch), history
+        await assert_equal(under_test, reference)
+
+
 async def newest_change_won(
     under_test: MirrorUnderTest, model: Model, entity: str, start_us: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
@@ -11,9 +12,10 @@ from storemirror.clock import rfc3339_from_us, us_from_datetime
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.sql.names import snake_case
-from storemirror.sql.port import MirrorRow
+from storemirror.sql.port import MirrorRow, RebaseStep
 from storemirror.sql.postgres.connection import MIRROR, Database, psycopg, sql
 from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.rebase import PostgresRebaseLedger
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 from tests.support.reference import Key, Reference, rollup_of
@@ -33,6 +35,15 @@ class MirrorUnderTest:
         self.database = Database(dsn, MIRROR, max_size=8)
         self.mirror = PostgresMirror(self.database, self.rendering, project=PROJECT, store=STORE)
         self.schema = PostgresSchema(self.database, self.rendering, project=PROJECT, store=STORE)
+        self.ledger = PostgresRebaseLedger(self.database, self.rendering)
+
+    async def rebased(self, mark_us: int, *, run: str = "r1") -> None:
+        """Go through a rebase up to its end, versions left as they are."""
+        await self.ledger.close(run)
+        steps = list(RebaseStep)
+        for after, to in itertools.pairwise(steps):
+            mark = mark_us if to is RebaseStep.MARKED else None
+            await self.ledger.advance(run, after=after, to=to, mark_us=mark)
 
     async def execute(self, statement: Any, parameters: tuple[Any, ...] = ()) -> int:
         """Run a statement past the adapter; gives how many rows it touched."""

@@ -53,6 +53,7 @@ class Reference:
     model: Model
     mapping_revision: int = 1
     horizon_us: dict[str, int] = field(default_factory=dict)
+    rebase_mark_us: int | None = None
     rows: dict[tuple[str, Key], ReferenceRow] = field(default_factory=dict)
     audit: dict[str, RowEvent] = field(default_factory=dict)
 
@@ -77,7 +78,9 @@ class Reference:
             expected_version=change.expected_version,
         )
         horizon_us = self.horizon_us.get(event.entity.name)
-        outcome = decide_outcome(incoming, stored, purge_horizon_us=horizon_us)
+        outcome = decide_outcome(
+            incoming, stored, purge_horizon_us=horizon_us, rebase_mark_us=self.rebase_mark_us
+        )
         if outcome in (Outcome.APPLIED, Outcome.REPAIRED):
             self.rows[where] = ReferenceRow(
                 state=RowState.TOMBSTONE if change.is_deleted else RowState.LIVE,

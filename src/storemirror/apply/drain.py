@@ -7,6 +7,7 @@ It is the writer's own processor with an end, so that both settle alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -29,7 +30,7 @@ from storemirror.bus.port import (
     SubscriptionStats,
 )
 from storemirror.clock import Clock
-from storemirror.errors import DeadLetterUnknown
+from storemirror.errors import DeadLetterUnknown, RebaseUnderWay
 from storemirror.model.entity import Model
 from storemirror.sql.port import SqlMirror
 from storemirror.telemetry import LogEvent
@@ -108,7 +109,9 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     """
     refuse_if_off(is_mirror_on=settings.is_mirror_on)
     begun_s = clock.monotonic_s()
-    await check_ready(mirror, clock)
+    # A rebase is waited for as the writer waits, within the drain's own time.
+    with contextlib.suppress(RebaseUnderWay):
+        await check_ready(mirror, clock)
     processor = create_sql_writer_processor(
         consumer=consumer,
         publisher=publisher,

@@ -272,5 +272,9 @@ class MemoryBusAdmin:
             raise DeadLetterUnknown(f"{subscription}: there is no dead letter {sequence_number}")
         return queue, letter
 
+    async def purge(self, subscription: str) -> int:
+        """See `BusAdmin.purge`."""
+        return self._bus.queue(self._topic, subscription).purge(self._clock.now_us())
+
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`."""

@@ -143,6 +143,14 @@ class MemoryQueue:
             dead_lettered_at_us=now_us,
         )
 
+    def purge(self, now_us: int) -> int:
+        """Remove what nobody holds; gives how many went."""
+        self.sweep(now_us)
+        waiting = [entry for entry in self.entries.values() if not entry.locked_until_us]
+        for entry in waiting:
+            self._remove(entry)
+        return len(waiting)
+
     def _remove(self, entry: Entry) -> None:
         number = entry.sequence_number
         del self.entries[number]

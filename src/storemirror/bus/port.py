@@ -274,6 +274,23 @@ class BusAdmin(Protocol):
         """
         ...
 
+    async def purge(self, subscription: str) -> int:
+        """
+        Remove every message that waits in a subscription.
+
+        What somebody holds is left to its holder, dead letters stay, and what is published
+        meanwhile may be left.  Safe to repeat.  Other subscriptions keep their copies.  Nothing
+        is counted as completed.
+
+        Returns:
+            How many messages went.
+
+        Raises:
+            BusUnavailable: some may have gone.
+            BusRefused: there is no such subscription.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Let go of connections."""
         ...

@@ -85,6 +85,8 @@ _REMOVE: Final = """
       AND sequence_number = ANY (%b::bigint[])
     RETURNING sequence_number
 """
+#: Messages that are removed in one transaction.
+_PURGE_PAGE: Final = 2_000
 
 
 class PostgresBusAdmin:
@@ -217,6 +219,19 @@ class PostgresBusAdmin:
             _REMOVE, (self._session.topic, subscription, list(sequence_numbers))
         )
         return sorted(number for (number,) in rows)
+
+    async def purge(self, subscription: str) -> int:
+        """See `BusAdmin.purge`.  A page a transaction, so that consumers go on meanwhile."""
+        count = 0
+        while True:
+            rows = await self._session.rows(
+                "SELECT bus.purge(%s, %s, %s)", (self._session.topic, subscription, _PURGE_PAGE)
+            )
+            gone_count = int(rows[0][0])
+            count += gone_count
+            # Until a look finds nothing would be for ever while somebody publishes.
+            if gone_count < _PURGE_PAGE:
+                return count
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The database stays open."""

@@ -55,7 +55,8 @@ class Outcome(enum.StrEnum):
     REPAIRED = "repaired"  #: row and children rewritten, roll-ups recomputed
     DUPLICATE = "duplicate"  #: the row already held exactly this version
     STALE = "stale"  #: the row holds a newer version; nothing was written
-    EXPIRED = "expired"  #: the row's past was purged; the document must be read again
+    #: The row's past was purged, or commit times went back since: the document must be read again.
+    EXPIRED = "expired"
 
 
 class RowState(enum.StrEnum):
@@ -171,7 +172,11 @@ class Incoming:
 
 
 def decide_outcome(
-    incoming: Incoming, stored: StoredRow | None, *, purge_horizon_us: int | None
+    incoming: Incoming,
+    stored: StoredRow | None,
+    *,
+    purge_horizon_us: int | None,
+    rebase_mark_us: int | None = None,
 ) -> Outcome:
     """
     Tell what must happen to an event, given the row that is stored.
@@ -184,6 +189,8 @@ def decide_outcome(
         stored: the row; None when there is none.
         purge_horizon_us: the entity's purge horizon, microseconds since the Unix epoch; None
             when nothing was ever purged.
+        rebase_mark_us: the mirror's rebase mark, microseconds since the Unix epoch, by the
+            store's clock; None when commit times never went backwards.
 
     Source:
         docs/adr/0002-outcomes.md
@@ -196,7 +203,11 @@ def decide_outcome(
     ['applied', 'applied', 'duplicate', 'stale']
     >>> decide_outcome(event, None, purge_horizon_us=10).value
     'expired'
+    >>> decide_outcome(event, rows[0], purge_horizon_us=None, rebase_mark_us=10).value
+    'expired'
     """
+    if rebase_mark_us is not None and incoming.observed_at_us <= rebase_mark_us:
+        return Outcome.EXPIRED
     if stored is None or stored.state is RowState.STUB:
         is_late = purge_horizon_us is not None and incoming.observed_at_us <= purge_horizon_us
         return Outcome.EXPIRED if is_late else Outcome.APPLIED

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +98,44 @@ class SchemaStatus:
     differences: tuple[str, ...]
 
 
+class RebaseStep(enum.StrEnum):
+    """How far a rebase is: the last step that is done for good.  See ADR 8."""
+
+    #: The mirror takes no events, and no writer has any in hand.
+    CLOSED = "closed"
+    #: What waited on the bus is gone.
+    PURGED = "purged"
+    #: The rebase mark is set.
+    MARKED = "marked"
+    #: Every version is 0, and the mirror takes events again.
+    OPENED = "opened"
+    #: Every document was read once.
+    REFILLED = "refilled"
+    #: Rows whose document is gone were found as well.
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebaseState:
+    """The rebase under way, or the last one."""
+
+    #: Names it.
+    run: str
+    step: RebaseStep
+    #: The rebase mark in force, microseconds since the Unix epoch, by the document store's clock:
+    #: of this rebase from `MARKED` on, before it that of the one before, if there was one.
+    mark_us: int | None
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether the mirror takes no events.
+
+        >>> [RebaseState(run="r", step=s, mark_us=None).is_closed for s in RebaseStep]
+        [True, True, True, False, False, False]
+        """
+        return self.step in (RebaseStep.CLOSED, RebaseStep.PURGED, RebaseStep.MARKED)
+
+
 class SqlMirror(Protocol):
     """Applies events to the mirror, and reads it."""
 
@@ -113,7 +153,12 @@ class SqlMirror(Protocol):
 
         Raises:
             SqlUnavailable: it does not answer, or is read-only or full.
+            RebaseUnderWay: it takes no events until a rebase has set all versions to 0.
         """
+        ...
+
+    async def rebase_state(self) -> RebaseState | None:
+        """Give how far the last rebase came; None when there never was one."""
         ...
 
     async def verify_schema(self) -> Mapping[str, int]:
@@ -271,4 +316,61 @@ class SchemaAdmin(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class RebaseLedger(Protocol):
+    """What a rebase does to the mirror, and remembers there."""
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """
+        Be the only rebase of this mirror while the block runs.
+
+        Raises:
+            RebaseUnderWay: another process is at it.
+        """
+        ...
+
+    async def state(self) -> RebaseState | None:
+        """Give how far the last rebase came; None when there never was one."""
+        ...
+
+    async def close(self, run: str) -> None:
+        """
+        Begin a rebase: wait for the batches in hand, and let no event be applied any more.
+
+        From here to `RebaseStep.OPENED` `SqlMirror.apply` and `probe` raise `RebaseUnderWay`,
+        whatever version of StoreMirror the caller is.
+
+        Raises:
+            SchemaMismatch: the installed procedures are older than that; nothing was changed.
+        """
+        ...
+
+    async def advance(
+        self, run: str, *, after: RebaseStep, to: RebaseStep, mark_us: int | None = None
+    ) -> None:
+        """
+        Say that the next step is done.
+
+        Args:
+            run: as it was given to `close`.
+            after: the step before.
+            to: the step that is done.
+            mark_us: the rebase mark, with `RebaseStep.MARKED` alone.
+
+        Raises:
+            RebaseUnderWay: the mirror is elsewhere: another process is at it.
+        """
+        ...
+
+    async def reset_versions(
+        self, entity: Entity, *, after: tuple[str, ...] | None, max_count: int
+    ) -> tuple[str, ...] | None:
+        """
+        Set the versions of one page of rows, in any state, to 0; in a transaction of its own.
+
+        Returns:
+            The page's last key, to go on after; None when there is nothing behind it.
+        """
         ...

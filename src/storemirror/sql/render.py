@@ -21,7 +21,7 @@ from storemirror.sql.catalogue import WantedEntity, rollup_entry
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 #: Version of tables and procedures together; counted up when a template changes what is installed.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 #: Versions a writer works on: its own and the one before.
 SUPPORTED_VERSIONS: Final = (SCHEMA_VERSION, SCHEMA_VERSION - 1)
 

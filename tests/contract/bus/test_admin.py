@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from storemirror.bus.port import Consumer, Publisher, SubscriptionSpec, TopicSpec
+from storemirror.bus.port import Consumer, Publisher, Rejection, SubscriptionSpec, TopicSpec
 from storemirror.errors import BusRefused
 from tests.contract.bus.under_test import (
     LOCK_S,
+    MONITORING,
     TOPIC_SPEC,
     WRITER,
     BusUnderTest,
@@ -111,3 +112,46 @@ async def test_settings_that_make_no_sense_are_refused(bad: TopicSpec, bus: BusU
     """A lock of no duration would hand every event to every worker."""
     with pytest.raises(BusRefused):
         await bus.admin.provision(bad)
+
+
+async def test_a_purge_removes_what_waits_and_nothing_else(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """What is held is its holder's, a dead letter is a person's, another subscription another's."""
+    await publisher.publish(messages(10))
+    set_aside, held = await receive_now(consumer, 2)
+    await consumer.dead_letter([Rejection(delivery=set_aside, reason="Odd", description="odd")])
+    await consumer.abandon(await receive_now(consumer, 1))
+    assert await bus.admin.purge(WRITER) == 8
+    stats = await bus.admin.stats(WRITER)
+    assert (stats.depth, stats.locked_count, stats.dead_letter_count) == (1, 1, 1)
+    assert stats.completed_count == 0
+    assert (await bus.admin.stats(MONITORING)).depth == 10
+    assert await consumer.complete([held]) == []
+    assert await bus.admin.purge(WRITER) == 0
+    await publisher.publish([a_message("later")])
+    assert ids(await receive_now(consumer)) == ["later"]
+
+
+async def test_a_purge_takes_what_a_dead_consumer_held(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """Its locks have run out; nobody will settle these."""
+    await publisher.publish(messages(3))
+    await receive_now(consumer)
+    await bus.let_pass(LOCK_S + 1.0)
+    assert await bus.admin.purge(WRITER) == 3
+
+
+async def test_a_purge_of_more_than_a_page_ends(bus: BusUnderTest, publisher: Publisher) -> None:
+    """A backlog of an outage is many pages long."""
+    for start in range(0, 5_000, 500):
+        await publisher.publish([a_message(f"e{n}") for n in range(start, start + 500)])
+    assert await bus.admin.purge(WRITER) == 5_000
+    assert (await bus.admin.stats(WRITER)).depth == 0
+
+
+async def test_a_purge_of_an_unknown_subscription_is_refused(bus: BusUnderTest) -> None:
+    """A misspelt name must not pass for an empty one."""
+    with pytest.raises(BusRefused):
+        await bus.admin.purge("no-such")

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from storemirror.model.entity import Entity, Model
-from storemirror.sql.port import RowEvent, SchemaAdmin, SqlMirror
+from storemirror.sql.port import RebaseLedger, RowEvent, SchemaAdmin, SqlMirror
 from tests.support.reference import Key, Reference
 
 
@@ -32,6 +32,15 @@ class Installed(Protocol):
     @property
     def schema(self) -> SchemaAdmin:
         """Give what installs it."""
+        ...
+
+    @property
+    def ledger(self) -> RebaseLedger:
+        """Give what a rebase does to it."""
+        ...
+
+    async def rebased(self, mark_us: int, *, run: str = "r1") -> None:
+        """Go through a rebase up to its end, versions left as they are."""
         ...
 
     async def assert_equal(self, reference: Reference) -> None:

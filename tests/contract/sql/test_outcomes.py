@@ -132,7 +132,7 @@ def case_event(model: Model, entity: str, case: Case, key: Key, base_us: int) ->
     return full(model, entity, key, at_us, base_us, case.origin, expected)
 
 
-def expected_outcome(case: Case, event: RowEvent, stored: RowEvent) -> Outcome:
+def expected_outcome(case: Case, event: RowEvent, stored: RowEvent, mark_us: int | None) -> Outcome:
     """What the pure rule says."""
     change = event.change
     row = StoredRow(
@@ -149,11 +149,14 @@ def expected_outcome(case: Case, event: RowEvent, stored: RowEvent) -> Outcome:
         mapping_revision=1,
         expected_version=change.expected_version,
     )
-    return decide_outcome(incoming, row, purge_horizon_us=None)
+    return decide_outcome(incoming, row, purge_horizon_us=None, rebase_mark_us=mark_us)
 
 
 @pytest.mark.parametrize("entity", ENTITIES)
-async def test_every_line_of_the_table_holds(entity: str, sql: Installed, base_us: int) -> None:
+@pytest.mark.parametrize("has_mark", [False, True], ids=["never rebased", "rebased"])
+async def test_every_line_of_the_table_holds(
+    has_mark: bool, entity: str, sql: Installed, base_us: int
+) -> None:
     """A procedure that decides otherwise than the pure rule loses or revives documents."""
     every = list(cases())
     keys = [case.key(number, entity) for number, case in enumerate(every)]
@@ -169,13 +172,22 @@ async def test_every_line_of_the_table_holds(entity: str, sql: Installed, base_u
         await sql.damage(sql.model[entity], chosen, mapping_revision=revision)
     chosen = [k for k, c in zip(keys, every, strict=True) if not c.is_same_digest]
     await sql.damage(sql.model[entity], chosen, digest="other")
+    # Of the events those at the stored row's time and before it are behind the mark.
+    mark_us = base_us + STORED_AT if has_mark else None
+    if mark_us is not None:
+        await sql.rebased(mark_us)
 
     found = await sql.mirror.apply(events)
 
-    expected = [expected_outcome(*triple) for triple in zip(every, events, stored, strict=True)]
+    expected = [
+        expected_outcome(*triple, mark_us) for triple in zip(every, events, stored, strict=True)
+    ]
     wrong = [(c, f, e) for c, f, e in zip(every, found, expected, strict=True) if f != e]
     assert wrong == []
-    assert set(expected) == set(Outcome) - {Outcome.EXPIRED}
+    if has_mark:
+        assert set(expected) == {Outcome.EXPIRED, Outcome.APPLIED}
+    else:
+        assert set(expected) == set(Outcome) - {Outcome.EXPIRED}
     writes = (Outcome.APPLIED, Outcome.REPAIRED)
     async for row in sql.mirror.rows(sql.model[entity], after=None, up_to=None):
         number = keys.index(row.key)

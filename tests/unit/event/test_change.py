@@ -52,7 +52,9 @@ def a_row(**given: object) -> StoredRow:
     return StoredRow(**(usual | given))  # type: ignore[arg-type]
 
 
-def the_table(incoming: Incoming, row: StoredRow | None, horizon_us: int | None) -> Outcome:
+def the_table(
+    incoming: Incoming, row: StoredRow | None, horizon_us: int | None, mark_us: int | None
+) -> Outcome:
     """Read the outcome off ADR 2, line by line, as a person would."""
     is_absent_or_stub = row is None or row.state is RowState.STUB
     stored = StoredRow(state=RowState.STUB, version=-1, digest="", mapping_revision=0)
@@ -64,6 +66,7 @@ def the_table(incoming: Incoming, row: StoredRow | None, horizon_us: int | None)
     )
     is_full = incoming.origin in FULL_OBSERVATIONS
     lines = (
+        (mark_us is not None and incoming.observed_at_us <= mark_us, Outcome.EXPIRED),
         (
             is_absent_or_stub and horizon_us is not None and incoming.observed_at_us <= horizon_us,
             Outcome.EXPIRED,
@@ -102,9 +105,12 @@ def test_every_combination_has_the_outcome_that_the_table_gives_it() -> None:
         for state, version in itertools.product(RowState, (0, 10, 20, 21, 22, 30))
     ]
     seen = set()
-    for event, row, horizon_us in itertools.product(events, rows, (None, 10)):
-        outcome = decide_outcome(event, row, purge_horizon_us=horizon_us)
-        assert outcome is the_table(event, row, horizon_us), (event, row, horizon_us)
+    for event, row, horizon_us, mark_us in itertools.product(
+        events, rows, (None, 10), (None, 9, 10)
+    ):
+        outcome = decide_outcome(event, row, purge_horizon_us=horizon_us, rebase_mark_us=mark_us)
+        expected = the_table(event, row, horizon_us, mark_us)
+        assert outcome is expected, (event, row, horizon_us, mark_us)
         seen.add(outcome)
     assert seen == set(Outcome)
 
@@ -126,7 +132,17 @@ def test_a_stub_counts_as_absent() -> None:
     assert decide_outcome(an_event(), stub, purge_horizon_us=10) is Outcome.EXPIRED
 
 
-def test_a_row_that_is_there_is_never_expired() -> None:
+@pytest.mark.parametrize("version", [10, 20, 30], ids=["lower", "equal", "higher"])
+def test_what_was_seen_before_a_rebase_is_expired_whatever_the_row_says(version: int) -> None:
+    """The commit times of before a restore cannot be compared with those after it."""
+    marked = {"purge_horizon_us": None, "rebase_mark_us": 10}
+    assert decide_outcome(an_event(), a_row(version=version), **marked) is Outcome.EXPIRED
+    assert decide_outcome(an_event(), None, **marked) is Outcome.EXPIRED
+    later = an_event(observed_at_us=11)
+    assert decide_outcome(later, None, **marked) is Outcome.APPLIED
+
+
+def test_a_row_that_is_there_is_never_expired_by_a_purge() -> None:
     """Its version says all that the horizon could only guess."""
     assert decide_outcome(an_event(), a_row(version=10), purge_horizon_us=99) is Outcome.APPLIED
 

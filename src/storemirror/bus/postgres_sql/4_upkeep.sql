@@ -134,6 +134,33 @@ BEGIN
 END
 $$;
 
+-- bus.purge: remove the first messages of a subscription that nobody holds (BusAdmin.purge).
+--
+-- p_page   most messages
+-- returns  how many went; fewer than p_page: nothing waited any more
+CREATE OR REPLACE FUNCTION bus.purge(p_topic text, p_subscription text, p_page integer)
+RETURNS bigint LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_subscription bus.subscribed := bus.find_subscription(p_topic, p_subscription);
+    v_now_us bigint := bus.now_us();
+    v_numbers bigint[];
+BEGIN
+    v_numbers := ARRAY(
+        SELECT q.sequence_number FROM bus.queue q
+        WHERE q.subscription_id = v_subscription.subscription_id
+          AND q.sequence_number > v_subscription.mark
+          AND q.locked_until_us <= v_now_us
+        ORDER BY q.sequence_number LIMIT p_page
+        FOR UPDATE SKIP LOCKED);
+    DELETE FROM bus.queue q
+    WHERE q.subscription_id = v_subscription.subscription_id
+      AND q.sequence_number = ANY (v_numbers);
+    RETURN cardinality(v_numbers);
+END
+$$;
+
 -- bus.stats: one subscription at one moment; a row as SubscriptionStats wants it.
 CREATE OR REPLACE FUNCTION bus.stats(p_topic text, p_subscription text)
 RETURNS TABLE (

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
 
-from storemirror.errors import EventRefused, ParentMissing, SqlUnavailable
+from storemirror.errors import EventRefused, ParentMissing, RebaseUnderWay, SqlUnavailable
 from storemirror.event.change import Outcome
 from storemirror.model.entity import Entity
 from storemirror.model.types import DialectLimits
@@ -15,12 +15,14 @@ from storemirror.sql.names import snake_case
 from storemirror.sql.port import (
     FollowRelationship,
     MirrorRow,
+    RebaseState,
     RollupDifference,
     RowEvent,
     UnverifiedDocument,
 )
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import Connection, Database, described, psycopg, sql
+from storemirror.sql.postgres.rebase import PostgresRebaseLedger
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.rows import RowReader
 from storemirror.sql.postgres.schema import PostgresSchema
@@ -33,6 +35,7 @@ _DATA_CLASSES: Final = ("22", "54")
 _DATA_STATES: Final = ("23502", "23514", "SM002", "SM003")
 _OWN_REFUSALS: Final = ("SM002", "SM003")
 _PARENT_MISSING: Final = "SM001"
+_CLOSED: Final = "SM005"
 #: Many times what the largest batch takes.
 APPLY_TIMEOUT_S: Final = 60.0
 #: Times that stubs are made anew when a purge takes them before they are locked.
@@ -69,6 +72,7 @@ class PostgresMirror:
         self._database = database
         self._rendering = rendering
         self._schema = PostgresSchema(database, rendering, project=project, store=store)
+        self._ledger = PostgresRebaseLedger(database, rendering)
         self._reader = RowReader(database, rendering)
         self._unverified = UnverifiedRecord(database, rendering)
         self._encoder: BatchEncoder | None = None
@@ -90,7 +94,17 @@ class PostgresMirror:
                 "the mirror's database is read-only, as a standby is; nothing was written: make it "
                 "writable, or name the one that is, and what waits goes on by itself"
             )
+        rebase = await self.rebase_state()
+        if rebase is not None and rebase.is_closed:
+            raise RebaseUnderWay(
+                f"rebase {rebase.run} is under way, step {rebase.step.value} is done;"
+                " nothing was written"
+            )
         return int(now_us)
+
+    async def rebase_state(self) -> RebaseState | None:
+        """See `SqlMirror.rebase_state`."""
+        return await self._ledger.state()
 
     async def verify_schema(self) -> Mapping[str, int]:
         """See `SqlMirror.verify_schema`."""
@@ -302,6 +316,8 @@ def _event_errors(events: Sequence[RowEvent]) -> Iterator[None]:
         state = exc.sqlstate or ""
         if state == _PARENT_MISSING:
             raise ParentMissing(described(exc)) from exc
+        if state == _CLOSED:
+            raise RebaseUnderWay(described(exc)) from exc
         if state not in _DATA_STATES and state[:2] not in _DATA_CLASSES:
             raise
         single = events[0].change if len(events) == 1 else None
