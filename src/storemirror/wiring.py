@@ -31,10 +31,11 @@ from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import DocumentStore
 from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
-from storemirror.sql.port import SchemaAdmin, SqlMirror
+from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.address import Address, address_of
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
 from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.rebase import PostgresRebaseLedger
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 
@@ -172,6 +173,10 @@ class Parts:
             project=self.settings.text_of("firestore.project"),
             store=self.settings.firestore.database,
         )
+
+    async def rebase_ledger(self) -> RebaseLedger:
+        """Give what a rebase does to the mirror."""
+        return PostgresRebaseLedger(await self._mirror_database(), self.rendering())
 
     async def schema(self) -> SchemaAdmin:
         """Give what installs tables and procedures."""

@@ -91,6 +91,23 @@ class Mismatch:
         return f" (version of the document {shown[0]}, of the row {shown[1]})"
 
 
+def is_backwards(mismatch: Mismatch) -> bool:
+    """
+    Tell whether a mismatch shows a document that is older than its row.
+
+    >>> older = {"entity": "DmMessage", "path": "c/1/m/2", "document_version": 20}
+    >>> kinds = MismatchKind.NEWER_ROW, MismatchKind.TOMBSTONE, MismatchKind.OLDER_ROW
+    >>> [is_backwards(Mismatch(kind=kind, row_version=30, **older)) for kind in kinds]
+    [True, True, False]
+    """
+    if mismatch.kind not in (MismatchKind.NEWER_ROW, MismatchKind.TOMBSTONE):
+        return False
+    document_version, row_version = mismatch.document_version, mismatch.row_version
+    return (
+        document_version is not None and row_version is not None and document_version < row_version
+    )
+
+
 def compare_document(
     entity: Entity,
     key: tuple[str, ...],

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from storemirror.check.compare import Mismatch
 from storemirror.clock import rfc3339_from_us
+
+#: Triggers deliver within a second or two; Google promises no bound.
+DEFAULT_GRACE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,22 @@ class CheckSettings:
     page_size: int = 300
     #: How often a document that changes meanwhile is looked at again.
     max_rounds: int = 8
+    #: Seconds since its commit for which a change may be on its way to the bus unseen; None: as
+    #: `DEFAULT_GRACE_S` where the store cannot tell what is not on the bus yet, else none.
+    grace_s: float | None = None
+
+    def chosen_grace_s(self, *, can_tell_pending: bool) -> float:
+        """
+        Give the grace that was asked for, else what the store makes needful.
+
+        >>> [CheckSettings().chosen_grace_s(can_tell_pending=can) for can in (True, False)]
+        [0.0, 10.0]
+        >>> CheckSettings(grace_s=3.0).chosen_grace_s(can_tell_pending=True)
+        3.0
+        """
+        if self.grace_s is not None:
+            return self.grace_s
+        return 0.0 if can_tell_pending else DEFAULT_GRACE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +79,11 @@ class CheckResult:
     accepted_count: int
     #: Documents that changed at every look: neither equal nor different could be shown.
     unsettled_count: int
+    #: Documents whose row came right within the grace: lag of the triggers, no difference.
+    late_count: int
+    #: Documents older than their row, with nothing under way: commit times went backwards, as a
+    #: restore lets them, or somebody damaged the row's version.
+    backwards_count: int
     #: Dead letters that nobody acknowledged.
     dead_letter_count: int
     #: Documents whose dead letters were purged, and which no check has shown right since.
@@ -88,6 +113,8 @@ class CheckResult:
             "mismatches": [asdict(mismatch) for mismatch in self.mismatches],
             "accepted_count": self.accepted_count,
             "unsettled_count": self.unsettled_count,
+            "late_count": self.late_count,
+            "backwards_count": self.backwards_count,
             "dead_letter_count": self.dead_letter_count,
             "unverified_count": self.unverified_count,
             "verified_count": self.verified_count,

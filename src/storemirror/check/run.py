@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from storemirror.bus.port import BusAdmin
 from storemirror.check.backlog import Backlog
-from storemirror.check.compare import Mismatch, MismatchKind, compare_document
+from storemirror.check.compare import Mismatch, MismatchKind, compare_document, is_backwards
 from storemirror.check.decode import refused_key_part
 from storemirror.check.recheck import Candidate, recheck, written_version_of
 from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
@@ -30,7 +30,7 @@ from storemirror.errors import CheckIncomplete, UsageRefused
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.source.port import Document, DocumentStore, PinnedView
-from storemirror.sql.port import MirrorRow, SqlMirror, UnverifiedDocument
+from storemirror.sql.port import MirrorRow, RebaseStep, SqlMirror, UnverifiedDocument
 
 #: Roll-up columns that are looked for at most, an entity.
 _MAX_ROLLUPS = 1_000
@@ -62,20 +62,22 @@ async def run_check(
         subscription: the writer's.
         pending: gives how many changes committed up to a moment (microseconds since the Unix
             epoch, by the store's clock) are not on the bus yet.  None where there is no outbox to
-            ask: then what a trigger has not published yet is reported as a difference.
+            ask: then what a trigger has not published within the grace is a difference.
         clock: for durations and waits.
         settings: what to compare.
         on_progress: told after each page.
 
     Raises:
         CheckIncomplete: the backlog did not drain, or documents changed at every look while
-            nothing else differs: neither clean nor different was shown.
+            nothing else differs: neither clean nor different was shown.  Or a rebase is under
+            way, so that rows are of before and of after it.
         UsageRefused: a name in `settings.checks` is unknown; nothing was read.
         SchemaMismatch: the installed tables are not the ones declared.
         SourceUnavailable, SqlUnavailable, BusUnavailable: a part did not answer.
     """
     entities = _chosen(model, settings.checks)
     await mirror.verify_schema()
+    await _refuse_amid_rebase(mirror)
     started_s = clock.monotonic_s()
     backlog = Backlog(
         bus_admin=bus_admin,
@@ -105,6 +107,15 @@ async def _unverified(mirror: SqlMirror) -> list[UnverifiedDocument]:
     """Give the marks of documents that no newer event has overtaken."""
     marks = await mirror.unverified()
     return await mirror.unverified() if marks and await mirror.clear_overtaken() else marks
+
+
+async def _refuse_amid_rebase(mirror: SqlMirror) -> None:
+    state = await mirror.rebase_state()
+    if state is not None and state.step is not RebaseStep.DONE:
+        raise CheckIncomplete(
+            f"rebase {state.run} is under way ({state.step.value} is done): rows are of before it"
+            " and of after it; give `storemirror rebase` again to finish it"
+        )
 
 
 def _unheard(_: Progress) -> None:
@@ -153,11 +164,14 @@ class _Comparison:
         self._backlog = backlog
         self._settings = settings
         self._on_progress = on_progress
+        self._grace_s = settings.chosen_grace_s(can_tell_pending=backlog.pending is not None)
         self._candidates: list[Candidate] = []
         self._acknowledged: frozenset[tuple[str, str]] | None = None
         self._counts: dict[str, CheckCounts] = {}
         self._mismatches: list[Mismatch] = []
         self._accepted_count = 0
+        self._late_count = 0
+        self._backwards_count = 0
         self._unsettled: list[Candidate] = []
 
     async def run(self, entities: Sequence[Entity]) -> None:
@@ -193,6 +207,8 @@ class _Comparison:
             mismatches=tuple(self._mismatches),
             accepted_count=self._accepted_count,
             unsettled_count=len(self._unsettled),
+            late_count=self._late_count,
+            backwards_count=self._backwards_count,
             dead_letter_count=dead_letter_count,
             unverified_count=unverified_count,
             verified_count=verified_count,
@@ -265,6 +281,7 @@ class _Comparison:
                 key=key,
                 read_time_us=self._view.read_time_us,
                 document_version=written_version_of(document),
+                seen_s=self._backlog.clock.monotonic_s(),
             )
         )
         if len(self._candidates) >= self._settings.page_size:
@@ -278,9 +295,11 @@ class _Comparison:
             mirror=self._mirror,
             backlog=self._backlog,
             max_rounds=self._settings.max_rounds,
+            grace_s=self._grace_s,
         )
         self._unsettled += found.unsettled
         self._watch.doubted(mismatch.path for mismatch in found.mismatches)
+        self._late_count += found.late_count
         for mismatch in found.mismatches:
             if await self._is_accepted(mismatch):
                 self._accepted_count += 1
@@ -335,6 +354,7 @@ class _Comparison:
 
     def _note(self, entity: Entity, mismatch: Mismatch) -> None:
         self._counts[entity.check].mismatch_count += 1
+        self._backwards_count += is_backwards(mismatch)
         if len(self._mismatches) < self._settings.max_mismatches:
             self._mismatches.append(mismatch)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,29 +12,33 @@ import typer
 
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.check import reconcile as stage
+from storemirror.cli.cost import (
+    DEFAULT_PRICE_USD,
+    DrainSecondsOption,
+    MaxReadsOption,
+    PriceOption,
+    YesOption,
+    announce,
+    counted_reads,
+    refuse_unasked,
+)
 from storemirror.cli.output import JsonOption, counted, print_json, say, stop_on_signals
 from storemirror.cli.progress import ProgressBar
-from storemirror.errors import ConfigError
-from storemirror.model.entity import Entity
 from storemirror.source.backfill import (
     PAGE_SIZE,
     Backfill,
     BackfillProgress,
     begin_backfill,
     chosen_entities,
-    estimate_reads,
     resumed_backfill,
 )
 from storemirror.source.backfill_pace import MAX_DEPTH, DepthLimit, Pace, Unlimited
 from storemirror.source.backfill_plan import BackfillState, Estimate, estimate_left
 from storemirror.source.backfill_progress import DEFAULT_FILE, ProgressFile
 from storemirror.source.backfill_sink import BusSink, DirectSink, Sink, SinkCounts
-from storemirror.source.budget import ReadBudget, ReadBudgetSpent
-from storemirror.source.port import DocumentStore
+from storemirror.source.budget import ReadBudget
 from storemirror.wiring import Parts
 
-#: Dollars for 100,000 document reads; list price of the large regions.
-DEFAULT_PRICE_USD: Final = 0.06
 INTERRUPTED_STATUS: Final = 130
 
 ChecksOption = Annotated[
@@ -45,14 +48,6 @@ ChecksOption = Annotated[
         metavar="NAMES",
         help="Comma-separated: conversations,messages,follow,blocks; all by default.",
     ),
-]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed in scripts.")]
-MaxReadsOption = Annotated[
-    int | None,
-    typer.Option("--max-reads", min=1, help="Never pay for more document reads than this."),
-]
-PriceOption = Annotated[
-    float, typer.Option("--price", min=0.0, help="Dollars for 100,000 document reads.")
 ]
 
 
@@ -116,7 +111,7 @@ def backfill(
         file=progress_file,
         is_restart=restart,
     )
-    _refuse_unasked(wish)
+    refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, "bus.dsn", *(["sql.dsn"] if direct else []))
     raise typer.Exit(asyncio.run(_run_backfill(parts, wish)))
@@ -136,10 +131,10 @@ async def _run_backfill(parts: Parts, wish: _Wish) -> int:
             state = resumed_backfill(file, entities, source=parts.source)
             if state is not None:
                 estimate = estimate_left(state, wish.price_usd)
-                _announce(estimate, wish, done_count=state.document_count)
+                announce(estimate, max_reads=wish.max_reads, done_count=state.document_count)
             else:
-                estimate = await _counted(store, entities, budget, wish)
-                _announce(estimate, wish)
+                estimate = await counted_reads(store, entities, budget, price_usd=wish.price_usd)
+                announce(estimate, max_reads=wish.max_reads)
             if wish.is_asking:
                 typer.confirm("Go on?", abort=True, err=True)
             if state is None:
@@ -171,20 +166,6 @@ async def _run_backfill(parts: Parts, wish: _Wish) -> int:
     if is_finished:
         return 0
     return INTERRUPTED_STATUS if stop.is_set() else 1
-
-
-async def _counted(
-    store: DocumentStore, entities: list[Entity], budget: ReadBudget, wish: _Wish
-) -> Estimate:
-    try:
-        return await estimate_reads(
-            store, entities, budget=budget, price_per_100k_usd=wish.price_usd
-        )
-    except ReadBudgetSpent as exc:
-        raise ConfigError(
-            f"--max-reads {wish.max_reads} does not even pay for counting the documents; "
-            "nothing but that was read"
-        ) from exc
 
 
 async def _sink(parts: Parts, wish: _Wish, *, run: str) -> Sink:
@@ -257,10 +238,7 @@ def reconcile(
     ] = False,
     yes: YesOption = False,
     max_reads: MaxReadsOption = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option("--drain-seconds", min=0.0, help="Longest wait for the backlog to drain."),
-    ] = 60.0,
+    drain_seconds: DrainSecondsOption = 60.0,
     price: PriceOption = DEFAULT_PRICE_USD,
     as_json: JsonOption = False,
 ) -> None:
@@ -278,7 +256,7 @@ def reconcile(
         price_usd=price,
         is_quiet=as_json,
     )
-    _refuse_unasked(wish)
+    refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
     settings = stage.ReconcileSettings(is_dry_run=dry_run, drain_timeout_s=drain_seconds)
@@ -286,7 +264,7 @@ def reconcile(
     if as_json:
         print_json(found.to_json())
     else:
-        _print_reconcile(found)
+        print_reconcile(found)
     is_dirty = dry_run and found.published_count > 0
     raise typer.Exit(1 if is_dirty or found.backwards_count or not found.is_finished else 0)
 
@@ -298,8 +276,8 @@ async def _run_reconcile(
     async with parts:
         store = await parts.store()
         budget = ReadBudget(wish.max_reads)
-        estimate = await _counted(store, entities, budget, wish)
-        _announce(estimate, wish)
+        estimate = await counted_reads(store, entities, budget, price_usd=wish.price_usd)
+        announce(estimate, max_reads=wish.max_reads)
         if wish.is_asking:
             typer.confirm("Go on?", abort=True, err=True)
         with ProgressBar(parts.clock, is_quiet=wish.is_quiet) as bar:
@@ -330,7 +308,8 @@ async def _run_reconcile(
             )
 
 
-def _print_reconcile(found: stage.ReconcileResult) -> None:
+def print_reconcile(found: stage.ReconcileResult) -> None:
+    """Print what a reconcile found, as a person reads it."""
     verb = "would be published" if found.is_dry_run else "published"
     for name, counts in found.counts.items():
         say(
@@ -344,7 +323,7 @@ def _print_reconcile(found: stage.ReconcileResult) -> None:
         say(
             f"{counted(found.backwards_count, 'document')} older than the row, with nothing under"
             " way: commit times went backwards, as after a restore.  Nothing was published for"
-            " them; see docs/howto/backfill.md#restored-from-a-backup"
+            " them: run `storemirror rebase`, see docs/howto/backfill.md#restored-from-a-backup"
         )
     if not found.is_finished:
         say("not finished: the reads are spent; what was seen so far is published")
@@ -353,26 +332,3 @@ def _print_reconcile(found: stage.ReconcileResult) -> None:
 def names_in(text: str) -> tuple[str, ...]:
     """Read the names that an option lists, comma by comma."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _refuse_unasked(wish: _Wish) -> None:
-    if wish.is_asking and not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "nobody can be asked here whether to pay for it; say --yes (and --max-reads)"
-        )
-
-
-def _announce(estimate: Estimate, wish: _Wish, *, done_count: int = 0) -> None:
-    """Say what it will cost, on standard error: standard output may be JSON."""
-    lines = [f"{name}: {counted(n, 'document')}" for name, n in estimate.document_counts.items()]
-    if done_count:
-        lines.append(f"begun before: {counted(done_count, 'document')} are done; this is the rest")
-    lines.append(
-        f"about {counted(estimate.read_count, 'document read')}, about"
-        f" ${estimate.price_usd:.2f} at ${estimate.price_per_100k_usd:g} for 100,000"
-        " (an estimate: documents come and go, and prices differ by region)"
-    )
-    if wish.max_reads is not None:
-        lines.append(f"stops before read {wish.max_reads + 1}")
-    for line in lines:
-        typer.echo(line, err=True)

@@ -36,6 +36,14 @@ def check(
         float,
         typer.Option("--drain-seconds", min=0.0, help="Longest wait for the backlog to drain."),
     ] = 60.0,
+    grace_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--grace",
+            min=0.0,
+            help="Seconds that a trigger may take; by default 10 on Firestore, else 0.",
+        ),
+    ] = None,
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Send what differs again, with origin `repair`."),
@@ -45,6 +53,9 @@ def check(
     """
     Compare documents with rows, and name document and field of what differs.
 
+    Firestore cannot tell which triggers are still to deliver: what differs there is looked at
+    again until its commit is --grace seconds old, and only then called a difference.
+
     Exit status: 0 both sides agree, 1 they differ, 3 the comparison could not finish (as when
     the backlog does not drain).  After --repair, run the check again: it tells whether it held.
     """
@@ -52,6 +63,7 @@ def check(
         limit=limit,
         checks=tuple(name.strip() for name in checks.split(",") if name.strip()),
         drain_timeout_s=drain_seconds,
+        grace_s=grace_seconds,
     )
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
@@ -138,6 +150,14 @@ def print_result(found: CheckResult, limit: int | None) -> None:
         say(f"unverified documents: {found.unverified_count} (storemirror dlq unverified)")
     if found.unsettled_count:
         say(f"changed at every look: {found.unsettled_count}; check again when it is calmer")
+    if found.late_count:
+        say(f"late: {counted(found.late_count, 'document')}, right within the grace; no difference")
+    if found.backwards_count:
+        say(
+            f"{counted(found.backwards_count, 'document')} older than the row, with nothing under"
+            " way.  After a restore from backup run `storemirror rebase`, see"
+            " docs/howto/backfill.md#restored-from-a-backup; else --repair mends their rows"
+        )
     if not found.is_clean:
         say("the sides differ")
     elif limit is None:

@@ -20,6 +20,7 @@ from storemirror.cli import (
     dlq,
     init,
     purge,
+    rebase,
     schema,
     triggers,
     up,
@@ -96,6 +97,7 @@ app.command("drain")(writer.drain)
 app.command("check")(check.check)
 app.command("backfill")(backfill.backfill)
 app.command("reconcile")(backfill.reconcile)
+app.command("rebase")(rebase.rebase)
 app.command("purge")(purge.purge)
 app.add_typer(dlq.app, name="dlq")
 

@@ -121,6 +121,7 @@ async def begin_backfill(
     budget: ReadBudget,
     source: str,
     page_size: int,
+    run: str | None = None,
 ) -> BackfillState:
     """
     Divide the documents into ranges, and save that as the progress of a new backfill.
@@ -133,6 +134,7 @@ async def begin_backfill(
         budget: pays for what divides the ranges, as if each point cost one read.
         source: CloudEvents source; see `storemirror.event.envelope.source_of`.
         page_size: documents a page.
+        run: names this backfill, in at most 63 characters; None: a name of its own.
     """
     progresses = []
     for entity in entities:
@@ -147,7 +149,7 @@ async def begin_backfill(
     state = BackfillState(
         format=FORMAT,
         source=source,
-        run=f"backfill-{secrets.token_hex(6)}",
+        run=run or f"backfill-{secrets.token_hex(6)}",
         read_time_us=None,
         read_count=budget.spent_count,
         entities=progresses,

@@ -34,6 +34,8 @@ class Estimate:
     counting_reads: int
     #: Dollars for 100,000 document reads.
     price_per_100k_usd: float
+    #: How often each document will be read.
+    pass_count: int = 1
 
     @property
     def document_count(self) -> int:
@@ -43,7 +45,8 @@ class Estimate:
     @property
     def read_count(self) -> int:
         """Give how many reads will be billed, counting included; an empty collection costs one."""
-        return self.counting_reads + sum(max(n, 1) for n in self.document_counts.values())
+        a_pass = sum(max(n, 1) for n in self.document_counts.values())
+        return self.counting_reads + self.pass_count * a_pass
 
     @property
     def price_usd(self) -> float:

@@ -33,7 +33,8 @@ class ReadBudget:
         Args:
             max_count: most document reads; None: as many as are wanted.
         """
-        self._max_count = max_count
+        #: Most document reads; None: as many as are wanted.
+        self.max_count = max_count
         self._reserved_count = 0
         #: Document reads that were paid for.
         self.spent_count = 0
@@ -41,9 +42,9 @@ class ReadBudget:
     @property
     def remaining(self) -> int | None:
         """Give how many reads may still be set aside; None: any number."""
-        if self._max_count is None:
+        if self.max_count is None:
             return None
-        return max(self._max_count - self.spent_count - self._reserved_count, 0)
+        return max(self.max_count - self.spent_count - self._reserved_count, 0)
 
     def reserve(self, wanted_count: int) -> int:
         """
@@ -60,7 +61,7 @@ class ReadBudget:
         """
         remaining = self.remaining
         if remaining == 0:
-            raise ReadBudgetSpent(f"all of {self._max_count} document reads are spent")
+            raise ReadBudgetSpent(f"all of {self.max_count} document reads are spent")
         granted = wanted_count if remaining is None else min(wanted_count, remaining)
         self._reserved_count += granted
         return granted

@@ -8,7 +8,7 @@ import pytest
 
 from storemirror.bus.port import SubscriptionStats
 from storemirror.check.backlog import MARGIN_S, decide_is_passed
-from storemirror.check.recheck import Candidate, decide_is_proved
+from storemirror.check.recheck import Candidate, decide_grace_left_s, decide_is_proved
 from tests.unit.check.samples import KEY, ORDER
 
 EMPTY = SubscriptionStats(
@@ -26,7 +26,12 @@ EMPTY = SubscriptionStats(
 def seen(*, document: int | None, row: int | None, at_us: int = 100) -> Candidate:
     """Give one look: version of the document, version of the row, moment."""
     return Candidate(
-        entity=ORDER, key=KEY, read_time_us=at_us, document_version=document, row_version=row
+        entity=ORDER,
+        key=KEY,
+        read_time_us=at_us,
+        document_version=document,
+        seen_s=100.0,
+        row_version=row,
     )
 
 
@@ -62,6 +67,26 @@ def test_a_difference_is_proved_only_where_lag_cannot_be_the_cause(
 ) -> None:
     """A false alarm and a missed one both end the trust in a checker."""
     assert decide_is_proved(before, after) is is_proved
+
+
+@pytest.mark.parametrize(
+    ("look", "now_s", "left_s"),
+    [
+        (seen(document=2 * 5_000_000, row=None, at_us=9_000_000), 100.0, 6.0),
+        (seen(document=2 * 5_000_000, row=None, at_us=9_000_000), 107.0, 3.0),
+        (seen(document=2 * 5_000_000, row=None, at_us=9_000_000), 110.0, 0.0),
+        (seen(document=2 * 5_000_000, row=None, at_us=99_000_000), 100.0, 0.0),
+        (seen(document=None, row=20, at_us=9_000_000), 100.0, 10.0),
+        (seen(document=None, row=20, at_us=9_000_000), 104.0, 6.0),
+        (seen(document=None, row=20, at_us=9_000_000), 111.0, 0.0),
+    ],
+    ids=["young", "growing old", "grown old", "old", "gone", "gone for 4 s", "gone for long"],
+)
+def test_a_difference_may_be_lag_until_its_commit_is_as_old_as_the_grace(
+    look: Candidate, now_s: float, left_s: float
+) -> None:
+    """No longer: a loss must not hide behind a trigger that is always just about to deliver."""
+    assert decide_grace_left_s(look, grace_s=10.0, now_s=now_s) == left_s
 
 
 @pytest.mark.parametrize(
