@@ -32,12 +32,17 @@ class FaultyFirestore:
     faults: list[Fault] = field(default_factory=list)
     #: The fault of every call once `faults` is empty; None: calls are handed on.
     lasting: Fault | None = None
+    #: The only method that `lasting` is for, as "RunQuery"; None: every one.
+    lasting_method: str | None = None
     calls: list[str] = field(default_factory=list)
 
     def next_fault(self, method: str) -> Fault | None:
         """Note a call, and tell how it is to end."""
-        self.calls.append(method.rsplit("/", 1)[-1])
-        return self.faults.pop(0) if self.faults else self.lasting
+        name = method.rsplit("/", 1)[-1]
+        self.calls.append(name)
+        if self.faults:
+            return self.faults.pop(0)
+        return self.lasting if self.lasting_method in (None, name) else None
 
 
 class _Relay(grpc.GenericRpcHandler):  # type: ignore[misc]
