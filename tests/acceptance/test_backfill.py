@@ -93,7 +93,7 @@ async def test_without_a_writer_it_waits_and_ctrl_c_leaves_the_rest(deployed: Op
         cwd=deployed.folder,
     )
     assert process.stderr is not None
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while b"waiting: " not in (line := await process.stderr.readline()):
             assert line, "it ended without having waited"
         process.send_signal(signal.SIGINT)

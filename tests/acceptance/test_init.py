@@ -52,7 +52,7 @@ class Dialogue:
         )
         shown = ""
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(180):
                 for question, answer in answers:
                     while question not in shown:
                         shown += await piece_of(screen, shown)
