@@ -144,6 +144,17 @@ def print_result(found: CheckResult, limit: int | None) -> None:
     unlisted = found.mismatch_count - len(found.mismatches)
     if unlisted > 0:
         say(f"  and {unlisted} more")
+    _print_remarks(found)
+    if not found.is_clean:
+        say("the sides differ")
+    elif limit is None:
+        say("both sides agree")
+    else:
+        say(f"the first {limit} of each kind agree; the rest was not compared")
+
+
+def _print_remarks(found: CheckResult) -> None:
+    """Print what is no difference by itself, and that a person should know."""
     if found.dead_letter_count:
         say(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
     if found.unverified_count:
@@ -158,9 +169,3 @@ def print_result(found: CheckResult, limit: int | None) -> None:
             " way.  After a restore from backup run `storemirror rebase`, see"
             " docs/howto/backfill.md#restored-from-a-backup; else --repair mends their rows"
         )
-    if not found.is_clean:
-        say("the sides differ")
-    elif limit is None:
-        say("both sides agree")
-    else:
-        say(f"the first {limit} of each kind agree; the rest was not compared")
