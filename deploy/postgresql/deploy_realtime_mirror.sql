@@ -473,8 +473,9 @@ BEGIN
                OR e.last_event_version % 2 <> p_is_deleted::integer)
     INTO v_future, v_unsound
     FROM jsonb_to_recordset(p_events) AS e (
-        last_event_id text, last_event_type text, last_event_time timestamptz,
-        last_event_version bigint, observed_at timestamptz, mapping_revision integer,
+        -- Times as text: reading them is dear, and whether they are times is seen when they are used.
+        last_event_id text, last_event_type text, last_event_time text,
+        last_event_version bigint, observed_at text, mapping_revision integer,
         last_event_origin text, last_event_digest text
     ), (SELECT 2 * (extract(epoch FROM clock_timestamp() + interval '5 minutes') * 1000000)::bigint) AS v (limit_version);
     IF v_future IS NOT NULL THEN
