@@ -73,7 +73,7 @@ class Applier:
         """
         parts: deque[Sequence[Taken]] = deque(split_by_delivery(batch))
         while parts:
-            part = [taken for taken in parts.popleft() if self._hand.holds(taken.delivery)]
+            part = self._still_held(parts.popleft())
             if not part:
                 continue
             try:
@@ -85,6 +85,12 @@ class Applier:
                     await self._set_aside(part[0].delivery, exc.reason, str(exc))
                 continue
             await self._settle(part, outcomes, lane=lane)
+
+    def _still_held(self, part: Sequence[Taken]) -> Sequence[Taken]:
+        held = self._hand.held_among([taken.delivery for taken in part])
+        if len(held) == len(part):
+            return part
+        return [taken for taken in part if self._hand.holds(taken.delivery)]
 
     @staticmethod
     def _settlement_of(exc: PoisonEventError, part: Sequence[Taken]) -> Settlement:

@@ -7,12 +7,11 @@ Pure: no I/O.
 from __future__ import annotations
 
 from storemirror.bus.port import Message
-from storemirror.errors import EntityUnknown, PoisonEventError
+from storemirror.errors import EntityUnknown
 from storemirror.event.binding import structured_body
-from storemirror.event.change import Change
 from storemirror.event.envelope import decode_change
 from storemirror.model.entity import Entity, Model
-from storemirror.model.mapping import check_key, map_document
+from storemirror.model.mapping import check_key, compiled_mapping
 from storemirror.model.types import DialectLimits
 from storemirror.sql.port import RowEvent
 
@@ -33,6 +32,7 @@ class EventDecoder:
         self._model = model
         self._limits = limits
         self._source = source
+        self._mappings = {e.name: compiled_mapping(e, limits) for e in model}
 
     def decode(self, message: Message) -> RowEvent:
         """
@@ -49,19 +49,13 @@ class EventDecoder:
             message.body, content_type=message.content_type, properties=message.properties
         )
         change = decode_change(body, source=self._source)
-        try:
-            return self._row_event(change, event_id="")
-        except PoisonEventError:
-            # An event's id costs a digest: only the error that names it pays for it.
-            return self._row_event(change, event_id=change.event_id)
-
-    def _row_event(self, change: Change, *, event_id: str) -> RowEvent:
+        event_id = change.event_id
         entity, key = self._match(change.path, event_id)
         check_key(entity, key, self._limits, event_id=event_id, path=change.path)
         row = None
         if change.fields is not None:
-            row = map_document(
-                entity, change.fields, self._limits, event_id=event_id, path=change.path
+            row = self._mappings[entity.name].row_of(
+                change.fields, event_id=event_id, path=change.path
             )
         return RowEvent(entity=entity, change=change, key=key, row=row)
 

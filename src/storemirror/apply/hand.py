@@ -63,16 +63,22 @@ class Hand:
         held = self._held.get(delivery.sequence_number)
         return held is not None and held.lock_token == delivery.lock_token
 
+    def held_among(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Give those of many deliveries that are still ours to settle; see `holds`."""
+        held = self._held
+        return [d for d in deliveries if held.get(d.sequence_number) is d or self.holds(d)]
+
     def held(self) -> list[Delivery]:
         """Give all deliveries held."""
         return list(self._held.values())
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Hold deliveries that were just received.  What comes again was lost before."""
-        self.lose([d for d in deliveries if d.sequence_number in self._held])
-        for delivery in deliveries:
-            self._held[delivery.sequence_number] = delivery
-            self.size_bytes += len(delivery.message.body)
+        by_number = {delivery.sequence_number: delivery for delivery in deliveries}
+        if not self._held.keys().isdisjoint(by_number):
+            self.lose([d for d in deliveries if d.sequence_number in self._held])
+        self._held.update(by_number)
+        self.size_bytes += sum([len(delivery.message.body) for delivery in deliveries])
         renew_at_s = self._clock.monotonic_s() + self._settings.lock_duration_s / 2
         self._groups.append(_Group(list(deliveries), renew_at_s))
 

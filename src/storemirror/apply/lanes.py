@@ -8,6 +8,7 @@ other's parent rows.  Nothing rests on it but speed: other writers have lanes of
 from __future__ import annotations
 
 import asyncio
+import functools
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -23,12 +24,18 @@ def lane_of(event: RowEvent, lane_count: int) -> int:
     A conversation so shares its messages' lane.  CRC-32, because Python's own hash of a string
     differs from process to process, and a lane should be the same in a log from yesterday.
     """
-    entity = event.entity
+    entity, key = event.entity, event.key
     if entity.rollup is None:
-        name, key = entity.name, event.key
-    else:
-        name, key = entity.rollup.into, event.key[: entity.parent_key_count]
-    return zlib.crc32("\0".join((name, *key)).encode("utf-8", "surrogatepass")) % lane_count
+        return _hash_of(entity.name, key) % lane_count
+    return _hash_of_parent(entity.rollup.into, key[:-1]) % lane_count
+
+
+def _hash_of(name: str, key: tuple[str, ...]) -> int:
+    return zlib.crc32("\0".join((name, *key)).encode("utf-8", "surrogatepass"))
+
+
+#: A parent has many children, and they come close together.
+_hash_of_parent = functools.lru_cache(maxsize=16_384)(_hash_of)
 
 
 class Lane:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from storemirror.bus.port import Delivery, Message
 from storemirror.event.change import Outcome
 from storemirror.sql.port import RowEvent
@@ -44,8 +46,7 @@ class Step(enum.Enum):
 StepHook = Callable[[Step, Sequence[Delivery]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """One delivery and the event it carries."""
 
     delivery: Delivery

@@ -27,7 +27,8 @@ SINGLY_FROM_DELIVERY: Final = 3
 CLOCK_TOLERANCE_US: Final = 60 * SECOND_US
 
 #: Events that tell how long a write takes to be seen; the others were old when they were read.
-_LIVE: Final = frozenset({Origin.TRIGGER, Origin.LISTENER, Origin.MIRROR, Origin.DUAL_WRITE})
+#: A tuple: to look into a set, an Enum is hashed by Python code, and this is asked for every event.
+_LIVE: Final = (Origin.TRIGGER, Origin.LISTENER, Origin.MIRROR, Origin.DUAL_WRITE)
 
 
 class Settlement(enum.Enum):
@@ -102,6 +103,8 @@ def decide_reread_settlement(error: Exception) -> Settlement:
 def split_by_delivery(batch: Sequence[Taken]) -> list[list[Taken]]:
     """Give the parts to apply one after the other: all together, and each troubled one alone."""
     together = [t for t in batch if t.delivery.delivery_count < SINGLY_FROM_DELIVERY]
+    if len(together) == len(batch):
+        return [together] if together else []
     alone = [[t] for t in batch if t.delivery.delivery_count >= SINGLY_FROM_DELIVERY]
     return [together, *alone] if together else alone
 

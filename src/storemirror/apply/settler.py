@@ -61,7 +61,7 @@ class Settler:
         tell_bus: Callable[[Sequence[Delivery]], Awaitable[list[Delivery]]],
     ) -> list[Delivery]:
         """Settle what of `deliveries` is still held; gives what the bus has taken note of."""
-        held = [d for d in deliveries if self._hand.holds(d)]
+        held = self._hand.held_among(deliveries)
         if not held:
             return []
         try:
@@ -72,7 +72,7 @@ class Settler:
             _log.warning(LogEvent.SETTLEMENT_FAILED.value, count=len(held), error=str(exc))
             lost = held
         lost_numbers = {d.sequence_number for d in lost}
-        settled = [d for d in held if d.sequence_number not in lost_numbers]
-        self._hand.lose([d for d in lost if self._hand.holds(d)])
-        self._hand.let_go(d for d in settled if self._hand.holds(d))
+        settled = [d for d in held if d.sequence_number not in lost_numbers] if lost else held
+        self._hand.lose(self._hand.held_among(lost))
+        self._hand.let_go(self._hand.held_among(settled))
         return settled

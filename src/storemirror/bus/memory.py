@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import msgspec
+
 from storemirror.bus.memory_queue import MemoryQueue, MemoryTopic
 from storemirror.bus.port import (
     TOPIC,
@@ -179,7 +181,7 @@ class MemoryConsumer:
             entry = queue.held(delivery, now_us)
             if entry is not None:
                 until_us = queue.renew(entry, now_us)
-                renewed.append(dataclasses.replace(delivery, locked_until_us=until_us))
+                renewed.append(msgspec.structs.replace(delivery, locked_until_us=until_us))
         return renewed
 
     async def aclose(self) -> None:

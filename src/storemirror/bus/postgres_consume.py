@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import uuid
 from collections.abc import Sequence
 from typing import Final, LiteralString
+
+import msgspec
 
 from storemirror.bus.port import TOPIC, Delivery, Rejection
 from storemirror.bus.postgres_session import Session, Upkeep, message_of
@@ -129,7 +130,7 @@ class PostgresConsumer:
         ordered = _in_lock_order(deliveries)
         rows = await self._session.rows(_RENEW, self._held(ordered))
         return [
-            dataclasses.replace(ordered[place - 1], locked_until_us=locked_until_us)
+            msgspec.structs.replace(ordered[place - 1], locked_until_us=locked_until_us)
             for place, locked_until_us in sorted(rows)
         ]
 

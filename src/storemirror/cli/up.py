@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import typer
 
+from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.retry import first_of
@@ -28,6 +29,7 @@ def up(context: typer.Context) -> None:
     the end.  Ctrl-C or SIGTERM: deliveries under way are answered, then what is in hand is applied
     or given back, within up.shutdown_timeout_s.  Needs USE_SQL_DM_WRITE_MIRROR=true.
     """
+    calm_collector()
     print_json(asyncio.run(_run(Parts(context.obj.settings()))))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.stats import WriterStats
@@ -21,6 +22,7 @@ def writer(context: typer.Context) -> None:
     What is in hand is finished or given back within the shutdown time.  Any number may run at
     once.  Needs USE_SQL_DM_WRITE_MIRROR=true.
     """
+    calm_collector()
     stats = asyncio.run(_run_writer(Parts(context.obj.settings())))
     print_json(stats.snapshot())
 
@@ -48,6 +50,7 @@ def drain(
     Made to be run every minute.  Ends when nothing waits or the time is used up; what waits then
     is left for the next run.  Needs USE_SQL_DM_WRITE_MIRROR=true.
     """
+    calm_collector()
     stats = asyncio.run(_run_drain(Parts(context.obj.settings()), max_seconds))
     print_json(stats.as_line())
 

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from storemirror.apply.collector import calm_collector
 from storemirror.apply.port import BatchReport, Step
 from storemirror.bus.faults import Faults, FaultyConsumer
 from storemirror.bus.port import Delivery
@@ -111,6 +112,7 @@ async def run(*, seed: int, die_after_events: int | None) -> None:
 
 if __name__ == "__main__":
     configure_logging(os.environ.get("STOREMIRROR_LOG_LEVEL", "info"))
+    calm_collector()
     asyncio.run(
         run(seed=int(sys.argv[1]), die_after_events=int(sys.argv[2]) if sys.argv[2:] else None)
     )

@@ -33,7 +33,9 @@ DigestText: TypeAlias = Annotated[
 ValueJson: TypeAlias = Annotated[dict[str, object], msgspec.Meta(min_length=1, max_length=1)]
 
 
-class EventData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class EventData(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False
+):
     """CloudEvents `data`: everything a row is made of.
 
     64-bit integers travel as decimal strings: a JSON number keeps only 53 bits in many readers.

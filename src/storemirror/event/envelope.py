@@ -15,7 +15,7 @@ import msgspec
 
 from storemirror.clock import LAST_US, rfc3339_from_us, us_from_rfc3339
 from storemirror.errors import EnvelopeInvalid
-from storemirror.event.change import Change, EventType, Fields
+from storemirror.event.change import Change, EventType, event_id_of
 from storemirror.event.data import (
     DATA_SCHEMA,
     FORMATS,
@@ -29,7 +29,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 D = TypeVar("D")
 
 
-class Envelope(msgspec.Struct, Generic[D], frozen=True, kw_only=True, omit_defaults=True):
+class Envelope(msgspec.Struct, Generic[D], frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """CloudEvents 1.0 attributes in structured mode, around data of one form."""
 
     #: Version of CloudEvents.
@@ -68,7 +68,9 @@ _HEAD_DECODER = msgspec.json.Decoder(_Head)
 _ENCODER = msgspec.json.Encoder()
 # Hostile nesting ends in RecursionError; unseen, one event would end the writer.
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_READABLE = (EventType.WRITTEN.value, EventType.DELETED.value)
+_WRITTEN: Final = EventType.WRITTEN.value
+_DELETED: Final = EventType.DELETED.value
+_READABLE: Final = (_WRITTEN, _DELETED)
 
 
 def source_of(project: str, database: str) -> str:
@@ -131,25 +133,39 @@ def decode_change(body: bytes, *, source: str) -> Change:
     """
     envelope = _READER.read(body)
     data = envelope.data
-    problem = _contradiction(envelope, source)
-    if problem is not None:
+    try:
+        version = _int64(data.version)
+        observed_at_us = us_from_rfc3339(data.observed_at)
+        expected = data.expected_version
+        expected_version = None if expected is None else _int64(expected)
+    except ValueError:
+        version = observed_at_us = -1
+        expected_version = None
+    if (
+        version < 0
+        or not 0 <= observed_at_us <= LAST_US
+        or version // 2 > LAST_US
+        or envelope.source != source
+        or envelope.type != (_WRITTEN, _DELETED)[version % 2]
+        or (data.fields is None) != (version % 2 == 1)
+    ):
+        problem = _contradiction(envelope, source)
         raise EnvelopeInvalid(problem, event_id=envelope.id, path=data.path)
-    expected = data.expected_version
-    change = Change(
-        path=data.path,
-        version=int(data.version),
-        origin=data.origin,
-        observed_at_us=us_from_rfc3339(data.observed_at),
-        fields=cast("Fields | None", data.fields),
-        digest=data.digest,
-        expected_version=None if expected is None else int(expected),
-        traceparent=envelope.traceparent,
-    )
-    if envelope.id != change.event_id:
+    if envelope.id != event_id_of(data.path, version):
         raise EnvelopeInvalid(
             "the id is not the digest of path and version", event_id=envelope.id, path=data.path
         )
-    return change
+    return Change.known_by_id(
+        envelope.id,
+        path=data.path,
+        version=version,
+        origin=data.origin,
+        observed_at_us=observed_at_us,
+        fields=data.fields,
+        digest=data.digest,
+        expected_version=expected_version,
+        traceparent=envelope.traceparent,
+    )
 
 
 class EnvelopeReader:
@@ -211,8 +227,8 @@ class EnvelopeReader:
 _READER: Final = EnvelopeReader(FORMATS, newest=DATA_SCHEMA)
 
 
-def _contradiction(envelope: Envelope[EventData], source: str) -> str | None:
-    """Say what in the envelope contradicts the rest of it; None when nothing does."""
+def _contradiction(envelope: Envelope[EventData], source: str) -> str:
+    """Say what in an envelope contradicts the rest of it."""
     data = envelope.data
     if envelope.type not in _READABLE:
         return f"events of type {envelope.type!r} are not known to this version"
@@ -221,30 +237,36 @@ def _contradiction(envelope: Envelope[EventData], source: str) -> str | None:
     problem = _unreadable_number(data)
     if problem is not None:
         return problem
-    version = int(data.version)
-    is_deleted = version % 2 == 1
-    if is_deleted != (envelope.type == EventType.DELETED) or is_deleted != (data.fields is None):
-        return "type, version and fields do not agree on whether the document was deleted"
-    return None
+    return "type, version and fields do not agree on whether the document was deleted"
 
 
 def _unreadable_number(data: EventData) -> str | None:
     """Say which number or time in the data cannot be one; None when all can."""
-    if not _is_int64(data.version) or int(data.version) // 2 > LAST_US:
-        return "data.version is no decimal string of a commit time before the year 10000"
-    if data.expected_version is not None and not _is_int64(data.expected_version):
-        return "data.expectedVersion is no 64-bit decimal string"
     try:
-        is_in_range = 0 <= us_from_rfc3339(data.observed_at) <= LAST_US
+        is_known = _int64(data.version) // 2 <= LAST_US
     except ValueError:
-        is_in_range = False
-    return None if is_in_range else "data.observedAt is no RFC 3339 time since the Unix epoch"
+        is_known = False
+    if not is_known:
+        return "data.version is no decimal string of a commit time before the year 10000"
+    if data.expected_version is not None:
+        try:
+            _int64(data.expected_version)
+        except ValueError:
+            return "data.expectedVersion is no 64-bit decimal string"
+    try:
+        is_known = 0 <= us_from_rfc3339(data.observed_at) <= LAST_US
+    except ValueError:
+        is_known = False
+    return None if is_known else "data.observedAt is no RFC 3339 time since the Unix epoch"
 
 
-def _is_int64(text: str) -> bool:
-    """Tell whether a text is a decimal number of 64 bits, not negative."""
-    is_decimal = text.isascii() and text.isdigit() and len(text) <= 19
-    return is_decimal and int(text) < 2**63
+def _int64(text: str) -> int:
+    """Read a decimal number of 64 bits; ValueError: it is none, or negative."""
+    if text.isascii() and text.isdigit() and len(text) <= 19:
+        number = int(text)
+        if number < 2**63:
+            return number
+    raise ValueError("no decimal number of 64 bits")
 
 
 def _unreadable(head: _Head, what: str) -> EnvelopeInvalid:

@@ -63,8 +63,8 @@ class Conversion:
 
     #: Kind of value that goes in as it stands; empty for none.
     plain_kind: str
-    #: Whether the content of such a value has its canonical form.  Our own sources see to it; of
-    #: other publishers nothing is taken on trust.
+    #: Whether the content of such a value has its canonical form, and nothing that the database
+    #: cannot hold.  Our own sources see to the form; of other publishers nothing is taken on trust.
     is_sound: Callable[[object], bool]
     #: For every other value but null.
     convert: Convert
@@ -91,9 +91,14 @@ def conversion_of(declared: ColumnType, limits: DialectLimits) -> Conversion:
             convert=functools.partial(_refused, declared=declared),
         )
     if text_kind:
-        convert: Convert = functools.partial(_text, declared=declared, kind=text_kind)
-    elif declared is ColumnType.DOUBLE:
-        convert = functools.partial(_double, limits=limits)
+        # A text with U+0000 is none that goes in as it stands: it is converted.
+        return Conversion(
+            plain_kind=text_kind,
+            is_sound=_is_text_without_nul,
+            convert=functools.partial(_text, declared=declared, kind=text_kind),
+        )
+    if declared is ColumnType.DOUBLE:
+        convert: Convert = functools.partial(_double, limits=limits)
     elif declared is ColumnType.GEOPOINT:
         convert = _geo_point
     else:
@@ -115,6 +120,10 @@ def _form_of(value: Value) -> str:
 
 def _is_text(content: object) -> bool:
     return isinstance(content, str)
+
+
+def _is_text_without_nul(content: object) -> bool:
+    return isinstance(content, str) and "\0" not in content
 
 
 def _is_integer(content: object) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from storemirror.errors import EntityUnknown
 from storemirror.model.types import ColumnType
@@ -160,16 +161,42 @@ class Entity:
         return "/".join(next(parts) if s.startswith("{") else s for s in self.path)
 
 
+class _Pattern(NamedTuple):
+    """A path pattern taken apart."""
+
+    entity: Entity
+    #: Place and text of the segments that are fixed.
+    fixed: tuple[tuple[int, str], ...]
+    #: Places of the parameters.
+    parameters: tuple[int, ...]
+
+    @classmethod
+    def of(cls, entity: Entity) -> _Pattern:
+        """Take an entity's pattern apart."""
+        places = tuple(enumerate(entity.path))
+        return cls(
+            entity=entity,
+            fixed=tuple((i, segment) for i, segment in places if not segment.startswith("{")),
+            parameters=tuple(i for i, segment in places if segment.startswith("{")),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """All declared entities, in the order in which their procedures are called."""
 
     entities: tuple[Entity, ...]
     _by_name: Mapping[str, Entity] = field(init=False, repr=False, compare=False)
+    #: Number of segments -> the entities whose paths have so many.
+    _by_length: Mapping[int, Sequence[_Pattern]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index by name once."""
+        """Index by name, and by the length of the path, once."""
+        by_length: dict[int, list[_Pattern]] = {}
+        for entity in self.entities:
+            by_length.setdefault(len(entity.path), []).append(_Pattern.of(entity))
         object.__setattr__(self, "_by_name", {e.name: e for e in self.entities})
+        object.__setattr__(self, "_by_length", by_length)
 
     def __iter__(self) -> Iterator[Entity]:
         """Walk the entities in order."""
@@ -187,10 +214,12 @@ class Model:
             EntityUnknown: no entity is declared for this path.
         """
         segments = path.split("/")
-        for entity in self.entities:
-            key = entity.match(segments)
-            if key is not None:
-                return entity, key
+        for entity, fixed, parameters in self._by_length.get(len(segments), ()):
+            for place, segment in fixed:
+                if segments[place] != segment:
+                    break
+            else:
+                return entity, tuple([segments[place] for place in parameters])
         raise EntityUnknown("no entity is declared for this path", path=path)
 
     def rollup_child_of(self, entity: Entity) -> Entity | None:

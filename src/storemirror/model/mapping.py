@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -24,8 +24,7 @@ from storemirror.model.types import DialectLimits
 JsonScalar = str | bool | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedRow:
+class MappedRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The contents of one live row."""
 
     #: Column name -> value; every declared column is there.
@@ -43,6 +42,19 @@ _Fields = Mapping[str, object]
 _Read = Callable[[_Fields, set[str]], JsonScalar]
 _ReadTable = Callable[[_Fields, set[str]], list[dict[str, JsonScalar]]]
 
+
+class _ColumnReader(NamedTuple):
+    """How one column gets its value: from a field at the root as it stands, or by `read`."""
+
+    name: str
+    root_field: str
+    plain_kind: str
+    is_sound: Callable[[object], bool]
+    #: Whether the column is empty without further questions when there is no such field.
+    may_be_absent: bool
+    read: _Read
+
+
 _RAW: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -50,7 +62,7 @@ _RAW: Final = msgspec.json.Encoder(order="sorted")
 class CompiledMapping:
     """The mapping of one entity into one dialect, with everything decided that can be before."""
 
-    readers: tuple[tuple[str, _Read], ...]
+    readers: tuple[_ColumnReader, ...]
     table_readers: tuple[tuple[str, _ReadTable], ...]
     has_raw: bool
 
@@ -58,7 +70,20 @@ class CompiledMapping:
         """See `map_document`."""
         lossy: set[str] = set()
         try:
-            columns = {name: read(fields, lossy) for name, read in self.readers}
+            columns: dict[str, JsonScalar] = {}
+            # The usual case stands here and in no function of its own: this loop is run for every
+            # column of every event.
+            for name, field, plain_kind, is_sound, may_be_absent, read in self.readers:
+                value: Any = fields.get(field)
+                if value is not None:
+                    content = value.get(plain_kind)
+                    if content is not None and is_sound(content):
+                        columns[name] = content
+                        continue
+                elif may_be_absent:
+                    columns[name] = None
+                    continue
+                columns[name] = read(fields, lossy)
             children = {name: read(fields, lossy) for name, read in self.table_readers}
         except Misfit as misfit:
             raise MappingFailed(str(misfit), event_id=event_id, path=path) from None
@@ -99,7 +124,7 @@ def map_document(
 def compiled_mapping(entity: Entity, limits: DialectLimits) -> CompiledMapping:
     """Prepare the mapping of an entity's documents; see `map_document`."""
     return CompiledMapping(
-        readers=tuple((c.name, _column_reader(c, limits)) for c in entity.columns),
+        readers=tuple(_column_reader(c, limits) for c in entity.columns),
         table_readers=tuple((t.name, _table_reader(t, limits)) for t in entity.children),
         has_raw=entity.has_raw,
     )
@@ -142,6 +167,8 @@ def check_key(
         ValueError: the key has not one part for each parameter.
     """
     for part, value in zip(entity.keys, key, strict=True):
+        if 0 < len(value) <= part.max_length and "\0" not in value and value[-1] != " ":
+            continue
         fault = _key_fault(part, value, limits)
         if fault is not None:
             raise KeyRefused(f"key part {part.name} {fault}", event_id=event_id, path=path)
@@ -159,13 +186,21 @@ def _key_fault(part: KeyPart, value: str, limits: DialectLimits) -> str | None:
     return None
 
 
-def _column_reader(column: Column, limits: DialectLimits) -> _Read:
+def _column_reader(column: Column, limits: DialectLimits) -> _ColumnReader:
     conversion = conversion_of(column.type, limits)
-    if len(column.field) == 1:
-        read = _root_reader(column, conversion)
-    else:
-        read = _nested_reader(column, conversion)
-    return _required_reader(column, read) if column.is_required else read
+    read = _field_reader(column, conversion)
+    if column.is_required:
+        read = _required_reader(column, read)
+    is_at_root = len(column.field) == 1
+    return _ColumnReader(
+        name=column.name,
+        # A field in a map is reached by `read` alone: no kind of value has an empty name.
+        root_field=column.field[0] if is_at_root else "",
+        plain_kind=conversion.plain_kind if is_at_root else "",
+        is_sound=conversion.is_sound,
+        may_be_absent=is_at_root and not column.is_required,
+        read=read,
+    )
 
 
 def _required_reader(column: Column, read: _Read) -> _Read:
@@ -180,23 +215,7 @@ def _required_reader(column: Column, read: _Read) -> _Read:
     return read_required
 
 
-def _root_reader(column: Column, conversion: Conversion) -> _Read:
-    name, field = column.name, column.field[0]
-    plain_kind, is_sound = conversion.plain_kind, conversion.is_sound
-
-    def read(fields: _Fields, lossy: set[str]) -> JsonScalar:
-        value = cast("Value | None", fields.get(field))
-        if value is None:
-            return None
-        content = value.get(plain_kind)
-        if content is not None and is_sound(content):
-            return cast("JsonScalar", content)
-        return _converted(value, conversion, name, field, lossy)
-
-    return read
-
-
-def _nested_reader(column: Column, conversion: Conversion) -> _Read:
+def _field_reader(column: Column, conversion: Conversion) -> _Read:
     where = ".".join(column.field)
 
     def read(fields: _Fields, lossy: set[str]) -> JsonScalar:
@@ -224,6 +243,9 @@ def _converted(
 
 def _value_at(fields: _Fields, field: tuple[str, ...]) -> Value | None:
     """Give the value of a field that may lie in maps; None when it, or a map, is not there."""
+    if len(field) == 1:
+        found: Any = fields.get(field[0])
+        return found  # type: ignore[no-any-return]
     here = fields
     for depth, part in enumerate(field[:-1], start=1):
         inner = _map_of(cast("Value | None", here.get(part)), field[:depth])

@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from storemirror.event.change import Change, Outcome, RowState
 from storemirror.model.entity import Entity
 from storemirror.model.mapping import MappedRow
@@ -15,8 +17,7 @@ from storemirror.model.types import DialectLimits
 from storemirror.sql.plan import SchemaPlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowEvent:
+class RowEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event, mapped to the row it is about."""
 
     entity: Entity

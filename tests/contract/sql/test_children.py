@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from storemirror.clock import rfc3339_from_us
 from storemirror.event.change import Origin, Outcome

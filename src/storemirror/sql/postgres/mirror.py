@@ -41,6 +41,8 @@ APPLY_TIMEOUT_S: Final = 60.0
 #: Times that stubs are made anew when a purge takes them before they are locked.
 _STUB_ROUNDS: Final = 5
 
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
+
 #: Entity name -> keys of its rows.
 Keys = Mapping[str, set[tuple[str, ...]]]
 
@@ -138,26 +140,29 @@ class PostgresMirror:
 
     def _calls_of(self, events: Sequence[RowEvent]) -> Mapping[str, Sequence[int]]:
         """Give the procedures to call, in the fixed order, with the places of their events."""
-        calls: dict[str, list[int]] = {}
+        calls: dict[tuple[str, int], list[int]] = {}
         for entity in self._rendering.model:
-            calls[f"Delete{entity.name}"] = []
-            calls[f"Upsert{entity.name}"] = []
+            calls[entity.name, 1] = []
+            calls[entity.name, 0] = []
         for index, event in enumerate(events):
-            verb = "Delete" if event.change.is_deleted else "Upsert"
-            calls[f"{verb}{event.entity.name}"].append(index)
-        return {procedure: indexes for procedure, indexes in calls.items() if indexes}
+            calls[event.entity.name, event.change.version % 2].append(index)
+        return {
+            f"{'Delete' if is_deleted else 'Upsert'}{name}": indexes
+            for (name, is_deleted), indexes in calls.items()
+            if indexes
+        }
 
     def _rows_of(self, events: Sequence[RowEvent]) -> Keys:
         """Give the rows whose locks cover these events: roll-up parents, else the own rows."""
-        wanted: dict[str, set[tuple[str, ...]]] = {}
+        wanted: dict[str, set[tuple[str, ...]]] = {e.name: set() for e in self._rendering.model}
         for event in events:
-            entity = event.entity
-            if entity.rollup is None:
-                wanted.setdefault(entity.name, set()).add(event.key)
+            rollup = event.entity.rollup
+            if rollup is None:
+                wanted[event.entity.name].add(event.key)
             else:
-                parent = event.key[: entity.parent_key_count]
-                wanted.setdefault(entity.rollup.into, set()).add(parent)
-        return wanted
+                # A parent's key is the child's without its last part.
+                wanted[rollup.into].add(event.key[:-1])
+        return {name: keys for name, keys in wanted.items() if keys}
 
     async def _apply_once(
         self,
@@ -185,7 +190,7 @@ class PostgresMirror:
                         )
                         found = await cursor.fetchall()
                         for index, (outcome,) in zip(indexes, found, strict=True):
-                            outcomes[index] = Outcome(outcome)
+                            outcomes[index] = _OUTCOMES.get(outcome) or Outcome(outcome)
         return [outcomes[index] for index in range(len(events))]
 
     async def _lock(self, conn: Connection, encoder: BatchEncoder, wanted: Keys) -> None:
