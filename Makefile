@@ -2,6 +2,7 @@
 #   make demo [ARGS="--events 2000 --json"]   see the whole path run; stdout is the demo's alone
 #   make test [ARGS="tests/unit -k digest"]   every test that can run here
 #   make soak [ARGS="-k killed"]              hundreds of rounds of random faults: an hour or so
+#   make bench [ARGS="apply --events 20000"]  how fast it is, beside what it could at best be; PEERS=1
 #   make check                                format, lint, types, import contracts, fresh pages
 #   make docs                                 write the generated pages anew
 #   make functions PYTHON=python3.13          build what `firebase deploy --only functions` uploads
@@ -12,10 +13,12 @@ SHELL := /bin/sh
 export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo-deps demo test-deps test soak check docs functions lock
+.PHONY: help demo-deps demo bench test-deps test soak check docs functions lock
 
 WORKERS ?= 2
 ARGS ?=
+# 1: `make bench` lets dlt and Singer's target-postgres take part, from .venv-peers.
+PEERS ?=
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -25,6 +28,13 @@ demo-deps:
 
 demo: demo-deps
 	@exec .venv/bin/storemirror demo $(ARGS)
+
+bench: demo-deps
+ifneq ($(PEERS),)
+	@sh tools/venv.sh peers >&2
+endif
+	@STOREMIRROR_PEERS_PYTHON='$(if $(PEERS),$(CURDIR)/.venv-peers/bin/python)' \
+		exec .venv/bin/python -m bench $(ARGS)
 
 test-deps:
 	@sh tools/venv.sh functions >&2 & functions=$$!; \

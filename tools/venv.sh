@@ -1,10 +1,11 @@
 #!/bin/sh
 # Make a virtual environment hold one requirement file; do nothing when it already does.
 #
-# usage: tools/venv.sh runtime|dev|functions      from the root of the checkout
+# usage: tools/venv.sh runtime|dev|functions|peers      from the root of the checkout
 #
 # `runtime` and `dev` are .venv, with this checkout; `dev` holds everything of `runtime`.
 # `functions` is .venv-functions: what is deployed as Firebase Functions, and nothing else.
+# `peers` is .venv-peers: who takes part in `PEERS=1 make bench`; they pin other versions of ours.
 # The stamp holds what the environment was made of.  It names the folder too: a virtual
 # environment does not survive a move.
 set -eu
@@ -17,6 +18,10 @@ functions)
     venv=.venv-functions
     requirements=functions/requirements.txt
     ;;
+peers)
+    venv=.venv-peers
+    requirements=requirements/peers.txt
+    ;;
 *)
     venv=.venv
     requirements=requirements/$wanted.txt
@@ -26,7 +31,7 @@ stamp=$venv/storemirror-stamp
 
 state_of() {
     printf '%s\n' "$1" "$here"
-    if [ "$1" = functions ]; then
+    if [ "$1" = functions ] || [ "$1" = peers ]; then
         cksum "$requirements"
     else
         cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml
@@ -92,7 +97,7 @@ if [ -e "$venv" ]; then
 fi
 [ -e "$venv" ] || make_venv
 rm -f "$stamp"
-if [ "$wanted" = functions ]; then
+if [ "$venv" != .venv ]; then
     # Most of it is never imported: compiling all would take half of the time.
     quietly_install --no-compile --require-hashes -r "$requirements"
 else

@@ -24,14 +24,15 @@ def found(rule: Callable[[str], Iterator[str]], files: Iterator[Path]) -> list[s
 
 def test_files_and_functions_can_be_read_at_once() -> None:
     """What is longer than a screen or two is understood by nobody."""
-    assert found(rules.too_long, rules.python_files("src", "functions", "tests", "tools")) == []
+    files = rules.python_files("src", "functions", "tests", "tools", "bench")
+    assert found(rules.too_long, files) == []
 
 
 def test_names_say_what_is_inside() -> None:
     """A file called for nothing in particular collects everything."""
     files = [
         path.relative_to(rules.ROOT)
-        for path in rules.python_files("src", "functions", "tests", "tools")
+        for path in rules.python_files("src", "functions", "tests", "tools", "bench")
     ]
     assert [breach for path in files for breach in rules.empty_name(path)] == []
 
