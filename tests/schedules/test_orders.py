@@ -9,7 +9,7 @@ batches.  Each such schedule has a document of its own, so that thousands run in
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -18,38 +18,13 @@ from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
 from tests.support.events import deleted, written
+from tests.support.histories import HISTORIES, arrivals, splits
 from tests.support.mirrors import MirrorUnderTest, assert_equal, installed_mirror
 from tests.support.reference import Reference
 
 pytestmark = pytest.mark.postgres
 
-#: W writes, D deletes; a document is deleted only while it is there.
-HISTORIES = [
-    "".join(history)
-    for length in range(1, 5)
-    for history in itertools.product("WD", repeat=length)
-    if history[0] == "W" and "DD" not in "".join(history)
-]
 BATCH_LIMIT = 2_000
-
-
-def arrivals(count: int) -> Iterator[tuple[int, ...]]:
-    """Every order of `count` changes, with none or any one of them repeated, each once."""
-    yield from itertools.permutations(range(count))
-    for repeated in range(count):
-        yield from sorted(set(itertools.permutations([*range(count), repeated])))
-
-
-def splits(order: Sequence[int]) -> Iterator[list[list[int]]]:
-    """Every way to cut an order into batches."""
-    for cuts in itertools.product((False, True), repeat=len(order) - 1):
-        batches = [[order[0]]]
-        for index, is_cut in zip(order[1:], cuts, strict=True):
-            if is_cut:
-                batches.append([index])
-            else:
-                batches[-1].append(index)
-        yield batches
 
 
 def history_events(

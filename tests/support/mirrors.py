@@ -97,7 +97,10 @@ async def assert_equal(under_test: MirrorUnderTest, reference: Reference) -> Non
         expected = {key for name, key in reference.rows if name == entity.name}
         assert set(known) == expected, entity.name
         for key, row in known.items():
-            assert _contents(entity, row) == reference.contents(entity, key), (entity.name, key)
+            assert contents_of_row(entity, row) == reference.contents(entity, key), (
+                entity.name,
+                key,
+            )
         child = reference.model.rollup_child_of(entity)
         if child is not None:
             _assert_rollups(reference, child, stored.items())
@@ -115,20 +118,21 @@ def _assert_rollups(
             live_by_parent.setdefault(key[: child.parent_key_count], []).append(known.event)
     for key, row in stored:
         expected = rollup_of(child, live_by_parent.pop(key, []))
-        found = {name: _plain(row.columns[name]) for name in expected}
+        found = {name: plain(row.columns[name]) for name in expected}
         assert found == expected, key
     assert not live_by_parent, "parents without even a stub"
 
 
-def _contents(entity: Entity, row: MirrorRow) -> dict[str, Any]:
+def contents_of_row(entity: Entity, row: MirrorRow) -> dict[str, Any]:
+    """Give state, version, digest, columns and children of a stored row, times as text."""
     return {
         "state": row.state,
         "version": row.version,
         "digest": row.digest,
-        "columns": {c.name: _plain(row.columns[c.name]) for c in entity.columns},
+        "columns": {c.name: plain(row.columns[c.name]) for c in entity.columns},
         "children": {
             name: {
-                key: {column: _plain(value) for column, value in columns.items()}
+                key: {column: plain(value) for column, value in columns.items()}
                 for key, columns in found.items()
             }
             for name, found in row.children.items()
@@ -136,5 +140,6 @@ def _contents(entity: Entity, row: MirrorRow) -> dict[str, Any]:
     }
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Give a value as the reference has it: times as text."""
     return rfc3339_from_us(us_from_datetime(value)) if isinstance(value, datetime) else value
