@@ -3,6 +3,8 @@
 #   make test [ARGS="tests/unit -k digest"]   every test that can run here
 #   make soak [ARGS="-k killed"]              hundreds of rounds of random faults: an hour or so
 #   make bench [ARGS="apply --events 20000"]  how fast it is, beside what it could at best be; PEERS=1
+#   make exhaustive [ARGS="--minutes 5"]      every event twice in every order, a million random
+#                                             schedules, and PostgreSQL for 20 minutes; not in CI
 #   make check                                format, lint, types, import contracts, fresh pages
 #   make docs                                 write the generated pages anew
 #   make functions PYTHON=python3.13          build what `firebase deploy --only functions` uploads
@@ -13,7 +15,7 @@ SHELL := /bin/sh
 export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo-deps demo bench test-deps test soak check docs functions lock
+.PHONY: help demo-deps demo bench test-deps test soak exhaustive check docs functions lock
 
 WORKERS ?= 2
 ARGS ?=
@@ -46,6 +48,9 @@ test: test-deps
 # One test after the other, each for as long as it takes: they compete for the machine on purpose.
 soak: test-deps
 	@exec .venv/bin/python -m pytest -q -n 0 --soak --timeout=0 tests/faults/processes $(ARGS)
+
+exhaustive: test-deps
+	@exec .venv/bin/python -m tests.exhaustive --workers $(WORKERS) $(ARGS)
 
 check: test-deps
 	@sh tools/check.sh

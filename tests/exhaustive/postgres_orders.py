@@ -1,0 +1,96 @@
+"""
+Every event twice, in every order, in every split into batches, on PostgreSQL as far as it fits.
+
+Each such schedule has a document of its own, so that hundreds run in the same batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from storemirror.clock import SystemClock
+from storemirror.sql.port import RowEvent
+from tests.exhaustive.backend import ScheduleFailed
+from tests.exhaustive.documents import Document, built_in_model
+from tests.exhaustive.orders import history_events, schedule_count
+from tests.exhaustive.postgres import Session
+from tests.support.histories import doubled_arrivals, splits
+from tests.support.mirrors import assert_equal
+from tests.support.reference import Reference
+
+#: Histories with more schedules than this are sampled.
+ALL_LIMIT = 5_000
+#: Schedules that run side by side.
+CHUNK = 400
+BATCH_LIMIT = 2_000
+Batches = list[list[int]]
+
+
+def order_schedules(history: str, seed: int) -> Iterator[Batches]:
+    """Give every order and split of a history; where they are too many, random ones for ever."""
+    count = len(history)
+    if schedule_count(count) <= ALL_LIMIT:
+        for order in doubled_arrivals(count):
+            yield from splits(order)
+        return
+    rng = random.Random(f"{seed}-{history}")
+    while True:
+        order = tuple(rng.sample([*range(count), *range(count)], 2 * count))
+        cuts = sorted(rng.sample(range(1, 2 * count), rng.randrange(2 * count)))
+        yield [list(order[a:b]) for a, b in itertools.pairwise([0, *cuts, 2 * count])]
+
+
+def has_orders(history: str, first: int) -> bool:
+    """Tell whether a history has a schedule of that number."""
+    count = schedule_count(len(history))
+    return count > ALL_LIMIT or first < count
+
+
+def run_postgres_orders(
+    session: Session, entity: str, history: str, *, seed: int, first: int, count: int = CHUNK
+) -> int:
+    """
+    Run some of a history's schedules, and compare outcomes, rows, aggregates and audit.
+
+    Returns:
+        How many there were, of `count`, from number `first` on; 0 when there are no more.
+
+    Raises:
+        ScheduleFailed: an outcome, or the end, is not the reference's.
+    """
+    chosen = list(itertools.islice(order_schedules(history, seed), first, first + count))
+    if not chosen:
+        return 0
+    now_us = SystemClock().now_us()
+    prepared = [
+        [[_document_events(entity, history, n, now_us)[i] for i in batch] for batch in batches]
+        for n, batches in enumerate(chosen)
+    ]
+    session.clear()
+    session.run(_apply_all(session, prepared, f"{entity} {history}, from {first}"))
+    return len(chosen)
+
+
+def _document_events(entity: str, history: str, number: int, now_us: int) -> list[RowEvent]:
+    found = built_in_model()[entity]
+    key = (f"d{number:05}", "x")[: len(found.keys)]
+    document = Document(number, found, key, found.path_of(key))
+    return history_events(document, history, start_us=now_us - 3_600_000_000)
+
+
+async def _apply_all(
+    session: Session, schedules: Sequence[Sequence[Sequence[RowEvent]]], name: str
+) -> None:
+    reference = Reference(session.model)
+    for step in itertools.zip_longest(*schedules, fillvalue=()):
+        events = [event for batch in step for event in batch]
+        for start in range(0, len(events), BATCH_LIMIT):
+            batch = events[start : start + BATCH_LIMIT]
+            if await session.other.apply(batch) != reference.apply(batch):
+                raise ScheduleFailed(f"{name}: outcomes differ from the rule's")
+    try:
+        await assert_equal(session.installed, reference)
+    except AssertionError as exc:
+        raise ScheduleFailed(f"{name}: {exc}") from exc
