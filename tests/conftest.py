@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
@@ -15,6 +16,8 @@ from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, runn
 pytest_plugins = ["tests.support.strict_skips", "tests.support.emulator", "tests.support.soak"]
 
 _NUMBERS = itertools.count(1)
+#: `pytest --hypothesis-profile=deep -o timeout=0`: hours, and other examples each time.
+settings.register_profile("deep", max_examples=5_000)
 
 
 @pytest.fixture(scope="session")
