@@ -70,6 +70,25 @@ async def test_a_message_committed_after_a_higher_number_was_consumed_is_receive
     assert ids(await receive_now(consumer)) == ["low"]
 
 
+async def test_a_mark_past_an_uncommitted_number_loses_its_message(
+    bus: PostgresUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """The mistake planted: it is the wait for older transactions that keeps the message."""
+    ((routine,),) = await bus.database.fetch(
+        "SELECT pg_get_functiondef('bus.advance_low_water'::regproc)"
+    )
+    waits = "v_water.candidate_xid < pg_snapshot_xmin(pg_current_snapshot())"
+    assert waits in routine
+    async with bus.database.connection() as conn:
+        await conn.execute(routine.replace(waits, "true").encode())
+    async with uncommitted(bus, "low"):
+        await publisher.publish([a_message("high")])
+        await consumer.complete(await receive_now(consumer))
+        await bus.run_upkeep(rounds=4)
+    assert ids(await receive_now(consumer)) == []
+    assert (await bus.admin.stats(WRITER)).depth == 0
+
+
 async def test_the_mark_waits_for_every_publisher_in_flight_and_then_moves_on(
     bus: PostgresUnderTest, publisher: Publisher, consumer: Consumer
 ) -> None:
