@@ -117,7 +117,7 @@ class PureBus:
         """Put every dead letter on the subscription again; gives how many there were."""
         letters = list(self._queue.dead_letters.items())
         for number, letter in letters:
-            self.publish(replacement_of(letter.message, run=f"{run}-{number}"))
+            self.publish(replacement_of(letter, run=f"{run}-{number}"))
             del self._queue.dead_letters[number]
         return len(letters)
 

@@ -97,5 +97,5 @@ async def test_20_000_events_of_several_publishers_reach_several_writers(
     assert await world.settled_ids() == Counter(m.message_id for m in messages)
     decoder = EventDecoder(model=world.model, limits=LIMITS, source=SOURCE)
     reference = Reference(world.model)
-    reference.apply([decoder.decode(message.body) for message in messages])
+    reference.apply([decoder.decode(message) for message in messages])
     await assert_equal(world.under_test, reference)

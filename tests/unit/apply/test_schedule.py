@@ -28,6 +28,7 @@ DRAINED = DrainStats(
     abandoned=0,
     dead_lettered=0,
     resubmitted=0,
+    verified=0,
     depth=0,
     oldest_age_s=None,
     duration_s=0.1,
