@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import multiprocessing.util
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -96,8 +97,17 @@ def postgres_world(session: Session) -> World:
 # In the processes.
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def prepare_process() -> None:
     """Look for garbage seldom, since a schedule leaves little; say nothing of cut connections."""
+    # A parent that is killed would leave its processes waiting for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
