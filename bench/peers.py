@@ -19,7 +19,7 @@ from bench.databases import BenchServer
 from bench.upserts import row_of
 from bench.workload import Workload
 from storemirror.errors import StoreMirrorError
-from storemirror.sql.postgres.connection import MIRROR, Database
+from storemirror.sql.postgres.connection import MIRROR, Database, sql
 
 _SCRIPTS: Final = Path(__file__).parent / "peer_scripts"
 PEERS: Final = ("dlt", "target_postgres")
@@ -76,9 +76,7 @@ async def _refuse_missing(dsn: str, table: str, expected: int, peer: str) -> Non
     try:
         schema, _, name = table.partition(".")
         [(rows,)] = await database.fetch(
-            "SELECT (xpath('/row/c/text()', query_to_xml(format("
-            "'SELECT count(*) AS c FROM %%I.%%I', %s::text, %s::text), false, true, '')))[1]::text",
-            (schema, name),
+            sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
         )
     finally:
         await database.aclose()

@@ -58,6 +58,7 @@ def main() -> None:
         "sqlalchemy_url": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
         "default_target_schema": SCHEMA,
         "add_record_metadata": False,
+        "activate_version": False,
     }
     config.write_text(json.dumps(settings))
     command = Path(sys.executable).with_name("target-postgres")
