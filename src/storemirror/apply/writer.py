@@ -23,6 +23,7 @@ from storemirror.apply.hand import Hand
 from storemirror.apply.lanes import Lane, lane_of
 from storemirror.apply.port import BatchObserver, Reread, Step, StepHook, Taken, WriterSettings
 from storemirror.apply.readiness import check_ready, refuse_if_off
+from storemirror.apply.references import ReferenceLane
 from storemirror.apply.reread import Rereader
 from storemirror.apply.retry import Retry, cancel, first_of
 from storemirror.apply.settle import is_worth_waiting_for, one_of_each_kind
@@ -31,8 +32,9 @@ from storemirror.apply.stats import WriterStats
 from storemirror.bus.port import Consumer, Delivery, Publisher, Rejection
 from storemirror.clock import Clock
 from storemirror.errors import DatabaseRefused, PoisonEventError, TransientError
+from storemirror.event.envelope import Reference
 from storemirror.model.entity import Model
-from storemirror.sql.port import SqlMirror
+from storemirror.sql.port import RowEvent, SqlMirror
 from storemirror.telemetry import LogEvent
 
 _log = structlog.get_logger(__name__)
@@ -65,7 +67,8 @@ def create_sql_writer_processor(
         model: the declared entities.
         source: the only CloudEvents source whose events are taken.
         clock: tells the time, and waits.
-        reread: reads a document whose row's past was purged.
+        reread: reads a document whose row's past was purged, or whose contents the bus cannot
+            carry.
         settings: see `WriterSettings`.
         stats: counters to go on with; new ones by default.
         hooks: called at each `Step`; for tests that let faults strike.
@@ -138,6 +141,15 @@ class SqlWriterProcessor:
             Lane(number, max_events=settings.batch_max_events, max_bytes=settings.batch_max_bytes)
             for number in range(settings.lane_count)
         ]
+        self._references = ReferenceLane(
+            settings.lane_count,
+            reread=reread,
+            decoder=decoder,
+            hand=self._hand,
+            retry=self._retry,
+            settler=self._settler,
+        )
+        self._all_lanes: list[Lane | ReferenceLane] = [*self._lanes, self._references]
         #: Held while deliveries may be under way to us: what is given back meanwhile would come
         #: straight back, and cost another delivery.
         self._receiving = asyncio.Lock()
@@ -170,7 +182,9 @@ class SqlWriterProcessor:
             BusRefused: what was held comes again when its locks have run out.
         """
         refuse_if_off(is_mirror_on=self._settings.is_mirror_on)
-        lanes = [asyncio.create_task(self._guarded(self._run_lane(lane))) for lane in self._lanes]
+        lanes = [
+            asyncio.create_task(self._guarded(self._run_lane(lane))) for lane in self._all_lanes
+        ]
         others = [
             asyncio.create_task(self._guarded(self._halt_when(stop))),
             asyncio.create_task(self._guarded(self._hand.keep_locks())),
@@ -278,7 +292,7 @@ class SqlWriterProcessor:
         rejections: list[Rejection] = []
         for delivery in deliveries:
             try:
-                event = self._decoder.decode(delivery.message)
+                event = self._decoder.decode_event(delivery.message)
             except PoisonEventError as exc:
                 reason, words = exc.reason, str(exc)
             except Exception as exc:
@@ -292,14 +306,26 @@ class SqlWriterProcessor:
                     at=f"{frame.filename}:{frame.lineno}",
                 )
             else:
-                self._lanes[lane_of(event, len(self._lanes))].put(Taken(delivery, event))
+                self._put(delivery, event)
                 continue
             rejections.append(Rejection(delivery=delivery, reason=reason, description=words))
         return rejections
 
+    def _put(self, delivery: Delivery, event: RowEvent | Reference) -> None:
+        """Put a delivery into its lane."""
+        if isinstance(event, Reference):
+            self._references.put(delivery, event)
+        else:
+            self._lanes[lane_of(event, len(self._lanes))].put(Taken(delivery, event))
+
+    def _clear_lanes(self) -> list[Delivery]:
+        """Take out everything that no lane has begun."""
+        waiting = [taken.delivery for lane in self._lanes for taken in lane.clear()]
+        return waiting + self._references.clear()
+
     # Applying
 
-    async def _run_lane(self, lane: Lane) -> None:
+    async def _run_lane(self, lane: Lane | ReferenceLane) -> None:
         while not self._halt.is_set():
             batch = await lane.take()
             try:
@@ -319,13 +345,9 @@ class SqlWriterProcessor:
             self._close_gate(exc)
         kept_numbers = {taken.delivery.sequence_number for taken in kept}
         async with self._receiving:
-            waiting = [taken for lane in self._lanes for taken in lane.clear()]
+            given_back = [taken.delivery for taken in unsettled] + self._clear_lanes()
             await self._settler.abandon(
-                [
-                    taken.delivery
-                    for taken in (*unsettled, *waiting)
-                    if taken.delivery.sequence_number not in kept_numbers
-                ]
+                [d for d in given_back if d.sequence_number not in kept_numbers]
             )
 
     # The gate
@@ -371,10 +393,10 @@ class SqlWriterProcessor:
 
     async def _finish(self, lanes: Sequence[asyncio.Task[None]]) -> None:
         """Give back what no lane has begun; wait, within bounds, for what they have in hand."""
-        waiting = [taken for lane in self._lanes for taken in lane.clear()]
-        for lane in self._lanes:
+        waiting = self._clear_lanes()
+        for lane in self._all_lanes:
             lane.close()
-        await self._settler.abandon([t.delivery for t in (*waiting, *self._canaries)])
+        await self._settler.abandon([*waiting, *(t.delivery for t in self._canaries)])
         await first_of(asyncio.wait(lanes), self._clock.sleep(self._settings.shutdown_timeout_s))
         await cancel(lanes)
         await self._applier.rereader.put_back()

@@ -46,6 +46,8 @@ class EventType(enum.StrEnum):
 
     WRITTEN = "storemirror.document.written.v1"
     DELETED = "storemirror.document.deleted.v1"
+    #: A write whose contents are too large for the bus: whoever applies it reads the document.
+    REFERENCED = "storemirror.document.referenced.v1"
     UNREADABLE = "storemirror.document.unreadable.v1"
 
 

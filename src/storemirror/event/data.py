@@ -49,9 +49,10 @@ class EventData(
     origin: Origin
     #: When the document was seen in this state, RFC 3339, microseconds.
     observed_at: TimeText
-    #: SHA-256, hex, of the canonical document; empty for a delete.
+    #: SHA-256, hex, of the canonical document; empty where there are no `fields`.
     digest: DigestText = ""
-    #: The document's fields as Firestore's REST `Value` JSON; absent for a delete.
+    #: The document's fields as Firestore's REST `Value` JSON; absent for a delete, and where the
+    #: reader is to read the document itself.
     fields: dict[str, ValueJson] | None = None
     #: Repairs only: the version the damaged row was seen with, decimal string.
     expected_version: DecimalText | None = None

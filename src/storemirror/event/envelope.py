@@ -9,13 +9,14 @@ Pure: no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from storemirror.clock import LAST_US, rfc3339_from_us, us_from_rfc3339
 from storemirror.errors import EnvelopeInvalid
-from storemirror.event.change import Change, EventType, event_id_of
+from storemirror.event.change import Change, EventType, Origin, event_id_of
 from storemirror.event.data import (
     DATA_SCHEMA,
     FORMATS,
@@ -70,7 +71,23 @@ _ENCODER = msgspec.json.Encoder()
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _WRITTEN: Final = EventType.WRITTEN.value
 _DELETED: Final = EventType.DELETED.value
-_READABLE: Final = (_WRITTEN, _DELETED)
+_REFERENCED: Final = EventType.REFERENCED.value
+_READABLE: Final = (_WRITTEN, _DELETED, _REFERENCED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A write that travels without its contents, too large for the bus: the reader reads them."""
+
+    #: CloudEvents `id` of the write.
+    event_id: str
+    #: Document path from the database root.
+    path: str
+    #: Version of the write; what is read may be newer.
+    version: int
+    origin: Origin
+    #: Repairs only: the version the damaged row was seen with.
+    expected_version: int | None = None
 
 
 def source_of(project: str, database: str) -> str:
@@ -119,9 +136,46 @@ def encode_change(change: Change, *, source: str) -> bytes:
     )
 
 
+def by_reference(body: bytes) -> tuple[bytes, EventType] | None:
+    """
+    Write the event of a document without the contents.
+
+    Args:
+        body: UTF-8 JSON, structured mode.
+
+    Returns:
+        The smaller event, of the same id, and its type; None when there are no contents to leave
+        out, or the body is no event of ours.
+    """
+    try:
+        envelope = _READER.read(body)
+    except EnvelopeInvalid:
+        return None
+    if envelope.type != _WRITTEN or envelope.data.fields is None:
+        return None
+    data = msgspec.structs.replace(envelope.data, fields=None, digest="")
+    referring = msgspec.structs.replace(
+        envelope, type=_REFERENCED, dataschema=DATA_SCHEMA, data=data
+    )
+    return _ENCODER.encode(referring), EventType.REFERENCED
+
+
+def decode_event(body: bytes, *, source: str) -> Change | Reference:
+    """
+    Read one CloudEvent as a change, or as the reference to one.
+
+    Raises:
+        EnvelopeInvalid: see `decode_change`.
+    """
+    envelope = _READER.read(body)
+    if envelope.type == _REFERENCED:
+        return _reference(envelope, source)
+    return _change(envelope, source)
+
+
 def decode_change(body: bytes, *, source: str) -> Change:
     """
-    Read one CloudEvent as a change.
+    Read one CloudEvent that carries its contents as a change.
 
     Args:
         body: UTF-8 JSON, structured mode.
@@ -129,9 +183,34 @@ def decode_change(body: bytes, *, source: str) -> Change:
 
     Raises:
         EnvelopeInvalid: not JSON, not a CloudEvent of ours, of a later format, of another
-            Firestore, or one whose id, type and version contradict each other.
+            Firestore, one whose id, type and version contradict each other, or one without its
+            contents.
     """
-    envelope = _READER.read(body)
+    return _change(_READER.read(body), source)
+
+
+def _reference(envelope: Envelope[EventData], source: str) -> Reference:
+    """Give what an event without contents points at."""
+    data = envelope.data
+    problem = _foreign(envelope, source) or _unreadable_number(data)
+    if problem is None and (_int64(data.version) % 2 == 1 or data.fields is not None):
+        problem = "an event without contents is of a write, and has none"
+    if problem is None and envelope.id != event_id_of(data.path, _int64(data.version)):
+        problem = "the id is not the digest of path and version"
+    if problem is not None:
+        raise EnvelopeInvalid(problem, event_id=envelope.id, path=data.path)
+    expected = data.expected_version
+    return Reference(
+        event_id=envelope.id,
+        path=data.path,
+        version=_int64(data.version),
+        origin=data.origin,
+        expected_version=None if expected is None else _int64(expected),
+    )
+
+
+def _change(envelope: Envelope[EventData], source: str) -> Change:
+    """Give the change that an event carries."""
     data = envelope.data
     try:
         version = _int64(data.version)
@@ -229,15 +308,21 @@ _READER: Final = EnvelopeReader(FORMATS, newest=DATA_SCHEMA)
 
 def _contradiction(envelope: Envelope[EventData], source: str) -> str:
     """Say what in an envelope contradicts the rest of it."""
-    data = envelope.data
+    problem = _foreign(envelope, source) or _unreadable_number(envelope.data)
+    if problem is not None:
+        return problem
+    if envelope.type == _REFERENCED:
+        return "the event carries no contents, and here nobody can read them"
+    return "type, version and fields do not agree on whether the document was deleted"
+
+
+def _foreign(envelope: Envelope[EventData], source: str) -> str | None:
+    """Say why an event is not for this mirror; None when it is."""
     if envelope.type not in _READABLE:
         return f"events of type {envelope.type!r} are not known to this version"
     if envelope.source != source:
         return f"the event is of {envelope.source!r}, this mirror is bound to {source!r}"
-    problem = _unreadable_number(data)
-    if problem is not None:
-        return problem
-    return "type, version and fields do not agree on whether the document was deleted"
+    return None
 
 
 def _unreadable_number(data: EventData) -> str | None:

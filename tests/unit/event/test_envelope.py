@@ -21,7 +21,10 @@ from storemirror.event.data import DATA_SCHEMA
 from storemirror.event.digest import digest_of
 from storemirror.event.envelope import (
     CONTENT_TYPE,
+    Reference,
+    by_reference,
     decode_change,
+    decode_event,
     encode_change,
     source_of,
 )
@@ -264,3 +267,51 @@ def test_a_refusal_never_shows_field_values() -> None:
     """Dead letters are read by people who may not read users' messages."""
     body = a_body(data={"fields": {"body": "secret"}})
     assert "secret" not in str(refusal_of(body))
+
+
+@given(changes())
+def test_a_write_can_be_told_without_its_contents(change: Change) -> None:
+    """Path, version and reason are enough to read it; a delete has nothing to leave out."""
+    referring = by_reference(encode_change(change, source=SOURCE))
+    if change.is_deleted:
+        assert referring is None
+        return
+    assert referring is not None
+    assert decode_event(referring[0], source=SOURCE) == Reference(
+        event_id=change.event_id,
+        path=change.path,
+        version=change.version,
+        origin=change.origin,
+        expected_version=change.expected_version,
+    )
+    data = msgspec.json.decode(referring[0])["data"]
+    jsonschema.validate(data, msgspec.json.decode(SCHEMA.read_bytes()))
+
+
+def test_an_event_without_its_contents_is_no_change() -> None:
+    """Taken for one, it would be applied as an empty document."""
+    referring = by_reference(encode_change(a_change(), source=SOURCE))
+    assert referring is not None
+    with pytest.raises(EnvelopeInvalid, match="carries no contents"):
+        decode_change(referring[0], source=SOURCE)
+    assert by_reference(referring[0]) is None
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [{"version": "21"}, {"fields": {"a": {"nullValue": None}}}, {"path": "users/a"}],
+    ids=["a delete's version", "with contents", "another path"],
+)
+def test_a_reference_that_contradicts_itself_is_refused(altered: dict[str, object]) -> None:
+    """It is held to the same rules as any event."""
+    referring = by_reference(encode_change(a_change(), source=SOURCE))
+    assert referring is not None
+    event = msgspec.json.decode(referring[0])
+    event["data"] |= altered
+    with pytest.raises(EnvelopeInvalid):
+        decode_event(msgspec.json.encode(event), source=SOURCE)
+
+
+def test_what_is_no_event_has_nothing_to_leave_out() -> None:
+    """A delivery that a source could not read is passed on as it is, or not at all."""
+    assert by_reference(b"nonsense") is None
