@@ -13,12 +13,12 @@ compile() {
 }
 
 compile --extra embedded --group build -o requirements/runtime.txt "$@"
-compile --extra embedded --extra firestore --extra triggers --group dev \
+compile --extra embedded --extra firestore --extra servicebus --extra triggers --group dev \
     -o requirements/dev.txt "$@"
 pinned=$(mktemp)
 trap 'rm -f "$pinned"' EXIT
 sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^ ;\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
-compile --extra firestore --extra functions --constraint "$pinned" --no-annotate \
+compile --extra firestore --extra functions --extra servicebus --constraint "$pinned" --no-annotate \
     -o functions/requirements.txt "$@"
 # The peers of `make bench`, in an environment of their own: they would pull ours back.
 .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \

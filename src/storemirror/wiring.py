@@ -19,7 +19,7 @@ from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.schedule import Drain
 from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.port import BusAdmin, Consumer, Publisher, SubscriptionSpec, TopicSpec
-from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
+from storemirror.bus.postgres import PostgresBus
 from storemirror.clock import Clock, SystemClock
 from storemirror.config import Settings
 from storemirror.config.collisions import OWN_SCHEMAS, collisions
@@ -40,6 +40,7 @@ from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 
 if TYPE_CHECKING:
+    from storemirror.bus.servicebus import ServiceBus
     from storemirror.source.deliveries import Deliveries
     from storemirror.source.receiver_auth import CallerRules
 
@@ -57,6 +58,7 @@ class Parts:
         self._model: Model | None = None
         self._is_store_prepared = False
         self._databases: dict[str, Database] = {}
+        self._service_bus: ServiceBus | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -221,12 +223,12 @@ class Parts:
     @property
     def publishing_settings(self) -> tuple[str, ...]:
         """Name the settings that publishing needs, beside the project."""
-        return ("bus.dsn",)
+        return self.bus_settings
 
     @property
     def applying_settings(self) -> tuple[str, ...]:
         """Name the settings that writer and drainer need, beside the project."""
-        return (*self.store_settings, "bus.dsn", "sql.dsn")
+        return (*self.store_settings, *self.bus_settings, "sql.dsn")
 
     async def embedded_store(self) -> EmbeddedDocumentStore:
         """Give the embedded document store."""
@@ -379,38 +381,77 @@ class Parts:
         await receiver.serve(app, triggers.host, triggers.port, stop, on_listening=on_listening)
         return app.status()
 
+    @property
+    def bus_settings(self) -> tuple[str, ...]:
+        """Name the settings that the bus needs."""
+        bus = self.settings.bus
+        if bus.kind == "postgres":
+            return ("bus.dsn",)
+        return ("bus.connection_string",) if bus.namespace is None else ("bus.namespace",)
+
     async def publisher(self) -> Publisher:
         """Give the topic's publisher."""
-        publisher = PostgresPublisher(
-            await self._bus_database(), self.clock, topic=self.settings.bus.topic
-        )
+        bus = await self._bus()
+        publisher: Publisher = bus.publisher(self.clock, topic=self.settings.bus.topic)
         self._stack.push_async_callback(publisher.aclose)
         return publisher
 
     async def consumer(self) -> Consumer:
         """Give a consumer of the writer's subscription."""
-        consumer = PostgresConsumer(
-            await self._bus_database(),
-            self.clock,
-            subscription=self.subscription,
-            topic=self.settings.bus.topic,
+        bus = await self._bus()
+        consumer: Consumer = bus.consumer(
+            self.clock, subscription=self.subscription, topic=self.settings.bus.topic
         )
         self._stack.push_async_callback(consumer.aclose)
         return consumer
 
     async def bus_admin(self) -> BusAdmin:
         """Give what provisions and inspects the bus."""
-        admin = PostgresBusAdmin(await self._bus_database(), topic=self.settings.bus.topic)
+        bus = await self._bus()
+        admin: BusAdmin = bus.admin(self.clock, topic=self.settings.bus.topic)
         self._stack.push_async_callback(admin.aclose)
         return admin
+
+    async def _bus(self) -> PostgresBus | ServiceBus:
+        """Give the bus that the settings name."""
+        self.settings.require(*self.bus_settings)
+        if self.settings.bus.kind == "postgres":
+            return PostgresBus(await self._database("bus.dsn", BUS, max_size=8))
+        if self._service_bus is None:
+            self._service_bus = self._open_service_bus()
+            self._stack.push_async_callback(self._service_bus.aclose)
+        return self._service_bus
+
+    def _open_service_bus(self) -> ServiceBus:
+        try:
+            from storemirror.bus import servicebus  # noqa: PLC0415 - an extra, not always there
+        except ImportError as exc:
+            raise ConfigError(
+                "bus.kind is servicebus, and Azure's client is not installed: "
+                "pip install -e '.[servicebus]' in the checkout"
+            ) from exc
+        bus = self.settings.bus
+        if bus.connection_string is not None and bus.namespace is not None:
+            raise ConfigError(
+                "SERVICEBUS_CONNECTION_STRING and bus.namespace are both set: take one out; with "
+                "bus.namespace Azure's identity is used"
+            )
+        return servicebus.ServiceBus(
+            servicebus.ServiceBusAddress(
+                connection_string=(
+                    None
+                    if bus.connection_string is None
+                    else bus.connection_string.get_secret_value()
+                ),
+                namespace=bus.namespace,
+                emulator_management=bus.emulator_management,
+            )
+        )
 
     async def _mirror_database(self) -> Database:
         # A drainer may run beside the writer.
         lane_count = 2 * self.settings.writer.lane_count
         return await self._database("sql.dsn", MIRROR, max_size=lane_count + _SPARE_CONNECTIONS)
-
-    async def _bus_database(self) -> Database:
-        return await self._database("bus.dsn", BUS, max_size=8)
 
     async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
         if setting not in self._databases:

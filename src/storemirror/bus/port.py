@@ -73,7 +73,8 @@ class DeadLetter:
     description: str
     delivery_count: int
     enqueued_at_us: int
-    dead_lettered_at_us: int
+    #: None: the bus does not tell (Service Bus).
+    dead_lettered_at_us: int | None
     #: Why a person accepted the loss; None while nobody did.
     acknowledged_reason: str | None = None
 
@@ -100,7 +101,8 @@ class PublishResult:
     """What became of the messages handed to `publish`."""
 
     accepted_count: int
-    #: Recognised by duplicate detection: their id had been accepted before.
+    #: Recognised by duplicate detection: their id had been accepted before.  Service Bus swallows
+    #: these without a word; there only those of one and the same call are known and counted.
     duplicate_count: int
 
 
@@ -111,13 +113,14 @@ class SubscriptionStats:
     subscription: str
     #: Messages waiting or locked; dead letters not included.
     depth: int
-    #: Of these, under a lock that has not expired.
-    locked_count: int
+    #: Of these, under a lock that has not expired; None: the bus does not tell (Service Bus).
+    locked_count: int | None
     #: Dead letters that nobody acknowledged.
     dead_letter_count: int
     acknowledged_count: int
-    #: Deliveries completed since the subscription exists, resubmitted ones included.
-    completed_count: int
+    #: Deliveries completed since the subscription exists, resubmitted ones included; None: the
+    #: bus does not count them (Service Bus).
+    completed_count: int | None
     #: Age of the oldest waiting or locked message; None when there is none.
     oldest_age_s: float | None
     #: Enqueue time of that message, microseconds since the Unix epoch, by the bus's clock.

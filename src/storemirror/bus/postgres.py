@@ -17,8 +17,32 @@ A message is one row in `bus.queue` for every subscription, gone when it is sett
 - **Clock.**  Locks, ages and expiry go by the database's clock; this machine's only paces waiting.
 """
 
+from __future__ import annotations
+
 from storemirror.bus.postgres_admin import PostgresBusAdmin
 from storemirror.bus.postgres_consume import PostgresConsumer
 from storemirror.bus.postgres_publish import PostgresPublisher
+from storemirror.clock import Clock
+from storemirror.sql.postgres.connection import Database
 
-__all__ = ["PostgresBusAdmin", "PostgresConsumer", "PostgresPublisher"]
+__all__ = ["PostgresBus", "PostgresBusAdmin", "PostgresConsumer", "PostgresPublisher"]
+
+
+class PostgresBus:
+    """Makes publishers, consumers and admins on one database, which stays the caller's."""
+
+    def __init__(self, database: Database) -> None:
+        """Hold on to the database, of kind `BUS`."""
+        self._database = database
+
+    def publisher(self, clock: Clock, *, topic: str) -> PostgresPublisher:
+        """Make a publisher."""
+        return PostgresPublisher(self._database, clock, topic=topic)
+
+    def consumer(self, clock: Clock, *, subscription: str, topic: str) -> PostgresConsumer:
+        """Make a consumer."""
+        return PostgresConsumer(self._database, clock, subscription=subscription, topic=topic)
+
+    def admin(self, clock: Clock, *, topic: str) -> PostgresBusAdmin:
+        """Make an admin."""
+        return PostgresBusAdmin(self._database, topic=topic)

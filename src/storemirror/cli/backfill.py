@@ -113,7 +113,7 @@ def backfill(
     )
     refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
-    parts.require(*parts.store_settings, "bus.dsn", *(["sql.dsn"] if direct else []))
+    parts.require(*parts.store_settings, *parts.bus_settings, *(["sql.dsn"] if direct else []))
     raise typer.Exit(asyncio.run(_run_backfill(parts, wish)))
 
 
@@ -258,7 +258,7 @@ def reconcile(
     )
     refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
-    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
     settings = stage.ReconcileSettings(is_dry_run=dry_run, drain_timeout_s=drain_seconds)
     found = asyncio.run(_run_reconcile(parts, wish, settings))
     if as_json:

@@ -66,7 +66,7 @@ def check(
         grace_s=grace_seconds,
     )
     parts = Parts(context.obj.settings())
-    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
     found, repaired_count = asyncio.run(_run(parts, settings, with_repair=repair, quiet=as_json))
     if as_json:
         shown = found.to_json() | {"limit": limit}

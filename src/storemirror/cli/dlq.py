@@ -45,7 +45,11 @@ def list_dead_letters(
     after: Annotated[int, typer.Option("--after", min=0, help="Only numbers above this.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, the oldest first: number, reason, document."""
+    """
+    List dead letters, the oldest first: number, reason, document.
+
+    Least role on Service Bus, here and for `show`: Azure Service Bus Data Receiver.
+    """
     letters = _with_admin(
         context,
         lambda admin, subscription: admin.peek_dead_letters(
@@ -74,7 +78,11 @@ def show(context: typer.Context, number: Number, as_json: JsonOption = False) ->
 
 @app.command("resubmit")
 def resubmit(context: typer.Context, number: Number, as_json: JsonOption = False) -> None:
-    """Put a dead letter back on the bus, once its cause is mended."""
+    """
+    Put a dead letter back on the bus, once its cause is mended.
+
+    Least roles on Service Bus: Azure Service Bus Data Receiver and Data Sender.
+    """
     run = f"resubmit-{secrets.token_hex(6)}"
     message_id = _with_admin(
         context, lambda admin, subscription: admin.resubmit(subscription, number, run=run)
@@ -94,7 +102,11 @@ def acknowledge(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Accept a dead letter as lost, with a reason.  It stays listed, and no longer blocks."""
+    """
+    Accept a dead letter as lost, with a reason.  It stays listed, and no longer blocks.
+
+    Least roles on Service Bus: Azure Service Bus Data Receiver and Data Sender.
+    """
     if not reason.strip():
         raise UsageRefused("--reason: say why this dead letter may stay lost; nothing was changed")
     _with_admin(context, lambda admin, sub: _acknowledge(admin, sub, number, reason.strip()))
@@ -224,7 +236,7 @@ async def _find(admin: BusAdmin, subscription: str, number: int) -> DeadLetter:
 
 def _fields(letter: DeadLetter) -> dict[str, object]:
     """Give a dead letter without its body: that holds the document."""
-    properties = letter.message.properties
+    properties, set_aside_at_us = letter.message.properties, letter.dead_lettered_at_us
     return {
         "number": letter.sequence_number,
         "reason": letter.reason,
@@ -238,6 +250,6 @@ def _fields(letter: DeadLetter) -> dict[str, object]:
         "size_bytes": len(letter.message.body),
         "delivery_count": letter.delivery_count,
         "first_seen": rfc3339_from_us(letter.first_enqueued_at_us),
-        "last_seen": rfc3339_from_us(letter.dead_lettered_at_us),
+        "last_seen": None if set_aside_at_us is None else rfc3339_from_us(set_aside_at_us),
         "acknowledged_reason": letter.acknowledged_reason,
     }

@@ -21,6 +21,8 @@ def writer(context: typer.Context) -> None:
 
     What is in hand is finished or given back within the shutdown time.  Any number may run at
     once.  Needs USE_SQL_DM_WRITE_MIRROR=true.
+
+    Least roles on Service Bus: Azure Service Bus Data Receiver and Data Sender.
     """
     calm_collector()
     stats = asyncio.run(_run_writer(Parts(context.obj.settings())))
@@ -49,6 +51,8 @@ def drain(
 
     Made to be run every minute.  Ends when nothing waits or the time is used up; what waits then
     is left for the next run.  Needs USE_SQL_DM_WRITE_MIRROR=true.
+
+    Least role on Service Bus: Azure Service Bus Data Owner, for the depth.
     """
     calm_collector()
     stats = asyncio.run(_run_drain(Parts(context.obj.settings()), max_seconds))

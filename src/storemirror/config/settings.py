@@ -136,7 +136,30 @@ class SqlSettings(Section):
 class BusSettings(Section):
     """The event bus."""
 
-    dsn: Dsn | None = Field(default=None, description=f"where the bus is: {_DSN_FORM}")
+    kind: Literal["postgres", "servicebus"] = Field(
+        default="postgres",
+        description="postgres (laptop, small team) or servicebus (Azure; an extra)",
+    )
+    dsn: Dsn | None = Field(
+        default=None, description=f"where the bus on PostgreSQL is: {_DSN_FORM}"
+    )
+    connection_string: Dsn | None = Field(
+        default=None,
+        description="Service Bus: a shared access policy's connection string, of the namespace",
+        json_schema_extra={"env": "SERVICEBUS_CONNECTION_STRING"},
+    )
+    namespace: Text | None = Field(
+        default=None,
+        description="Service Bus: contoso.servicebus.windows.net, reached with Azure's identity "
+        "(managed, federated, or az login); not beside a connection string",
+        json_schema_extra={"env": "SERVICEBUS_NAMESPACE"},
+    )
+    emulator_management: Text | None = Field(
+        default=None,
+        description="host:port of a Service Bus emulator's management interface; never set in "
+        "production",
+        json_schema_extra={"env": "SERVICEBUS_EMULATOR_MANAGEMENT"},
+    )
     topic: Text = Field(
         default="realtime-mirror",
         description="the topic that the triggers publish to",

@@ -19,13 +19,13 @@ class Status:
     subscription: str
     #: Messages waiting or locked; dead letters not included.
     depth: int
-    #: Of these, in the hands of a writer.
-    locked_count: int
+    #: Of these, in the hands of a writer; None where the bus does not tell.
+    locked_count: int | None
     #: Dead letters that nobody acknowledged.
     dead_letter_count: int
     acknowledged_count: int
-    #: Settled for good since the subscription exists.
-    completed_count: int
+    #: Settled for good since the subscription exists; None where the bus does not count.
+    completed_count: int | None
     #: Age of the oldest message waiting or locked; None when there is none.
     oldest_age_s: float | None
     #: Documents whose dead letters were purged, and which nothing has shown right since; None when

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from storemirror.clock import SECOND_US, SystemClock
 
@@ -52,6 +53,18 @@ class ShiftedClock(SystemClock):
     def advance(self, duration_s: float) -> None:
         """Let `duration_s` have passed."""
         self._shift_s += duration_s
+
+
+class ClockOf(SystemClock):
+    """The machine's clock, but the time of day is somebody else's."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        """Say who tells the time, in seconds since the Unix epoch."""
+        self._now_s = now_s
+
+    def now_us(self) -> int:
+        """See `Clock.now_us`."""
+        return round(self._now_s() * SECOND_US)
 
 
 class ClockThatNeverPolls(SystemClock):

@@ -13,6 +13,7 @@ from tests.contract.bus.under_test import (
     WRITER,
     BusUnderTest,
     a_message,
+    counted,
     ids,
     messages,
     receive_now,
@@ -68,7 +69,7 @@ async def test_a_completed_delivery_never_comes_again(
     assert await consumer.complete(deliveries) == deliveries
     await bus.let_pass(LOCK_S + 1)
     assert await receive_now(consumer) == []
-    assert (await bus.admin.stats(WRITER)).completed_count == 2
+    assert (await bus.admin.stats(WRITER)).completed_count == counted(bus, 2)
 
 
 async def test_a_lock_that_ran_out_gives_the_delivery_to_the_next(
@@ -100,7 +101,8 @@ async def test_a_lost_lock_settles_nothing(
     assert await consumer.renew(late) == []
     assert await other.complete([first]) == []
     stats = await bus.admin.stats(WRITER)
-    assert (stats.depth, stats.completed_count, stats.dead_letter_count) == (1, 1, 0)
+    assert (stats.depth, stats.dead_letter_count) == (1, 0)
+    assert stats.completed_count == counted(bus, 1)
 
 
 async def test_an_old_lock_beside_newer_ones_settles_only_its_own(

@@ -16,6 +16,7 @@ from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_proce
 from storemirror.bus.memory import MemoryBus
 from storemirror.bus.port import (
     SUBSCRIPTION_SQL_WRITER,
+    TOPIC,
     BusAdmin,
     Consumer,
     DeadLetter,
@@ -26,6 +27,7 @@ from storemirror.bus.port import (
     TopicSpec,
 )
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
+from storemirror.bus.servicebus import ServiceBus, ServiceBusAddress
 from storemirror.clock import Clock, SystemClock, datetime_from_us
 from storemirror.event.change import Change, Origin, version_of
 from storemirror.event.digest import digest_of
@@ -36,6 +38,7 @@ from storemirror.model.load import load_model
 from storemirror.sql.port import SqlMirror
 from storemirror.sql.postgres.connection import BUS, Database
 from storemirror.sql.postgres.types import LIMITS
+from tests.standins.servicebus import StandIn, running_standin
 from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, assert_equal, installed_mirror
 from tests.support.reference import Reference
 
@@ -122,6 +125,8 @@ class Pipe:
     clock: Clock
     #: Lets every lock run out, as if its time had passed.
     expire_locks: Callable[[], Awaitable[None]]
+    #: What stands in for Service Bus, where it is the bus.
+    standin: StandIn | None = None
     reports: list[BatchReport] = field(default_factory=list)
 
     async def publish(self, changes: Sequence[Change]) -> None:
@@ -228,6 +233,8 @@ class BusUnderTest:
     admin: BusAdmin
     new_consumer: Callable[[], Consumer]
     expire_locks: Callable[[], Awaitable[None]]
+    #: What stands in for the service, where one does.
+    standin: StandIn | None = None
 
 
 @contextlib.asynccontextmanager
@@ -268,11 +275,38 @@ async def postgres_bus(dsn: str) -> AsyncIterator[BusUnderTest]:
 
 
 @contextlib.asynccontextmanager
+async def servicebus_bus() -> AsyncIterator[BusUnderTest]:
+    with running_standin() as standin:
+        address = ServiceBusAddress(
+            connection_string=standin.connection_string(),
+            emulator_management=standin.management_endpoint,
+        )
+        bus, clock = ServiceBus(address), SystemClock()
+        publisher = bus.publisher(clock, topic=TOPIC)
+        admin = bus.admin(clock, topic=TOPIC)
+        consumers: list[Consumer] = []
+
+        def new_consumer() -> Consumer:
+            consumer = bus.consumer(clock, subscription=SUBSCRIPTION_SQL_WRITER, topic=TOPIC)
+            consumers.append(consumer)
+            return consumer
+
+        async def expire_locks() -> None:
+            standin.call(standin.lose_locks)
+
+        yield BusUnderTest(publisher, admin, new_consumer, expire_locks, standin)
+        made: list[Consumer | Publisher | BusAdmin] = [*consumers, publisher, admin]
+        await asyncio.gather(*(part.aclose() for part in made))
+        await bus.aclose()
+
+
+@contextlib.asynccontextmanager
 async def open_pipe(new_database: Callable[[], Awaitable[str]], *, bus: str) -> AsyncIterator[Pipe]:
-    """Lend a pipe from a bus, "memory" or "postgres", to a database of its own."""
+    """Lend a pipe from a bus, "memory", "postgres" or "servicebus", to a database of its own."""
     model = load_model()
-    opening = memory_bus() if bus == "memory" else postgres_bus(await new_database())
-    async with opening as parts, installed_mirror(model, await new_database()) as under_test:
+    opening = {"memory": memory_bus, "servicebus": servicebus_bus}.get(bus)
+    opened = postgres_bus(await new_database()) if opening is None else opening()
+    async with opened as parts, installed_mirror(model, await new_database()) as under_test:
         spec = SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER)
         await parts.admin.provision(TopicSpec(subscriptions=(spec,)))
         yield Pipe(
@@ -283,4 +317,5 @@ async def open_pipe(new_database: Callable[[], Awaitable[str]], *, bus: str) -> 
             parts.new_consumer,
             SystemClock(),
             parts.expire_locks,
+            parts.standin,
         )

@@ -1,0 +1,263 @@
+"""
+Dead letters on Service Bus: browse, resubmit, acknowledge.
+
+The service knows no acknowledgement, and lets nobody fetch a dead letter by its number.  So what
+is acknowledged moves, with the reason, to a subscription of its own beside the dead letters
+(Azure's own counter of dead letters then leaves it out as well); and a dead letter is fetched by
+locking those before it too, which are released uncounted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+
+from storemirror.bus.port import DeadLetter
+from storemirror.bus.rules import replacement_of, storable
+from storemirror.bus.servicebus_errors import Role, translated, translated_errors
+from storemirror.bus.servicebus_link import LinkBroken, OpenPart, ReceiverLink, opened
+from storemirror.bus.servicebus_message import (
+    dead_letter_of,
+    enqueued_at_us,
+    message_of,
+    outgoing,
+    own_property,
+)
+from storemirror.bus.servicebus_namespace import Namespace
+from storemirror.bus.servicebus_provision import acknowledged_name
+from storemirror.bus.servicebus_publish import ServiceBusPublisher
+from storemirror.clock import Clock
+from storemirror.errors import BusRefused, DeadLetterUnknown
+
+#: Most messages that one request browses.
+_BROWSE_PAGE: Final = 250
+#: How many are locked at a time to find one: few first, it is often among the oldest.
+_SEARCH_PAGES: Final = (1, 10, 100)
+_BROWSE_TIMEOUT_S: Final = 30.0
+_EVERYTHING: Final = 2**31
+
+
+class DeadLetters:
+    """The dead letters of a topic's subscriptions, acknowledged ones included."""
+
+    def __init__(
+        self, namespace: Namespace, clock: Clock, publisher: ServiceBusPublisher, *, topic: str
+    ) -> None:
+        """Name the topic; `publisher` is for it, and stays the caller's to close."""
+        self._namespace = namespace
+        self._clock = clock
+        self._publisher = publisher
+        self._topic = topic
+        self._client: ServiceBusClient | None = None
+        self._browsers: dict[str, tuple[ServiceBusReceiver, OpenPart]] = {}
+        self._links: dict[str, ReceiverLink] = {}
+
+    # Looking
+
+    async def peek(self, subscription: str, *, limit: int, after: int) -> list[DeadLetter]:
+        """Give dead letters above a number, by rising number."""
+        found = {
+            letter.sequence_number: letter
+            for letter in await self._acknowledged(subscription)
+            if letter.sequence_number > after
+        }
+        # Acknowledged only in part: its copy is there, and it still is among the dead letters.
+        found |= {
+            browsed.sequence_number or 0: dead_letter_of(browsed)
+            for browsed in await self.browse(_dead(subscription), start=after + 1, limit=limit)
+        }
+        return [found[number] for number in sorted(found)][:limit]
+
+    async def _acknowledged(self, subscription: str) -> list[DeadLetter]:
+        companion = acknowledged_name(subscription)
+        return [
+            _acknowledged_letter_of(browsed)
+            for browsed in await self.browse(companion, start=1, limit=_EVERYTHING)
+        ]
+
+    async def browse(self, path: str, *, start: int, limit: int) -> list[ServiceBusReceivedMessage]:
+        """Look at messages of a subscription, or of its dead letters, without locking them."""
+        found: list[ServiceBusReceivedMessage] = []
+        with translated_errors(self._namespace.operation(f"browse {path!r}", Role.LISTEN)):
+            while len(found) < limit:
+                count = min(_BROWSE_PAGE, limit - len(found))
+                page = await self._browsed(path, start, count)
+                if not page:
+                    break
+                found += page
+                start = (page[-1].sequence_number or start) + 1
+        return found
+
+    async def _browsed(self, path: str, start: int, count: int) -> list[ServiceBusReceivedMessage]:
+        """Ask once; the connection is dropped with an error, the next call opens another."""
+        if path not in self._browsers:
+            receiver = self._receiver(path)
+            self._browsers[path] = (receiver, await opened(receiver))
+        receiver, open_part = self._browsers[path]
+        try:
+            return await receiver.peek_messages(
+                count, sequence_number=start, timeout=_BROWSE_TIMEOUT_S
+            )
+        except BaseException:
+            del self._browsers[path]
+            await open_part.aclose()
+            raise
+
+    def _receiver(self, path: str) -> ServiceBusReceiver:
+        if self._client is None:
+            self._client = self._namespace.client()
+        subscription, _, sub_queue = path.partition("/")
+        return self._client.get_subscription_receiver(
+            self._topic,
+            subscription,
+            sub_queue=ServiceBusSubQueue.DEAD_LETTER if sub_queue else None,
+        )
+
+    # Changing
+
+    async def resubmit(self, subscription: str, number: int, *, run: str) -> str:
+        """See `BusAdmin.resubmit`.
+
+        Duplicate detection goes by run and number: the same resubmission once more, after a
+        crash, is swallowed; that of another dead letter, or what anybody published under the
+        replacement's id, swallows nothing.
+        """
+        letter = await self._find(subscription, number)
+        replacement = replacement_of(letter.message, run=run)
+        wire_id = _digest(f"{replacement.message_id}\n{subscription}\n{number}")
+        replaced = outgoing(replacement, wire_id=wire_id, only_for=subscription)
+        is_acknowledged = letter.acknowledged_reason is not None
+        path = acknowledged_name(subscription) if is_acknowledged else _dead(subscription)
+        async with self._taken(path, number):
+            await self._publisher.publish_outgoing(replaced)
+        return replacement.message_id
+
+    async def acknowledge(self, subscription: str, number: int, *, reason: str) -> None:
+        """See `BusAdmin.acknowledge`.  The copy is durable before the dead letter goes."""
+        letter = await self._find(subscription, number)
+        if letter.acknowledged_reason is not None:
+            raise BusRefused(f"dead letter {number} was acknowledged before; nothing was changed")
+        copy = outgoing(
+            letter.message,
+            wire_id=_digest(f"acknowledged\n{subscription}\n{number}"),
+            only_for=acknowledged_name(subscription),
+            acknowledged_reason=storable(reason),
+            number=str(number),
+            reason=letter.reason,
+            description=letter.description,
+            delivery_count=str(letter.delivery_count),
+            enqueued_at_us=str(letter.enqueued_at_us),
+        )
+        async with self._taken(_dead(subscription), number):
+            await self._publisher.publish_outgoing(copy)
+
+    async def _find(self, subscription: str, number: int) -> DeadLetter:
+        letters = await self.peek(subscription, limit=1, after=number - 1)
+        if not letters or letters[0].sequence_number != number:
+            raise _unknown(subscription, number)
+        return letters[0]
+
+    @asynccontextmanager
+    async def _taken(self, path: str, number: int) -> AsyncIterator[None]:
+        """Lock one message; complete it when the block ends well, else release it."""
+        operation = self._namespace.operation(f"take from {path!r}", Role.LISTEN)
+        link = await self._link(path)
+        locked: list[ServiceBusReceivedMessage] = []
+        try:
+            wanted = await self._search(link, number, locked)
+            if wanted is None:
+                raise _unknown(path, number)
+            yield
+            with translated_errors(operation):
+                (error,) = await link.settle(
+                    [wanted], lambda r, message: r.complete_message(message)
+                )
+                if error is not None:
+                    raise error
+            locked.remove(wanted)
+        except LinkBroken as exc:
+            cause = exc.__cause__
+            raise translated(cause if isinstance(cause, Exception) else exc, operation) from exc
+        finally:
+            if not link.is_broken:
+                with translated_errors(operation):
+                    await link.release(locked)
+
+    @staticmethod
+    async def _search(
+        link: ReceiverLink, number: int, locked: list[ServiceBusReceivedMessage]
+    ) -> ServiceBusReceivedMessage | None:
+        """Lock messages until one has the number; None when there are no more."""
+        pages = iter(_SEARCH_PAGES)
+        count = next(pages)
+        while page := await link.pull(count, 0.0):
+            locked += page
+            for received in page:
+                if _number_of(received) == number:
+                    return received
+            count = next(pages, count)
+        return None
+
+    async def _link(self, path: str) -> ReceiverLink:
+        link = self._links.get(path)
+        if link is None or link.is_broken:
+            if link is not None:
+                await link.aclose()
+            link = ReceiverLink(self._receiver(path), self._clock)
+            with translated_errors(self._namespace.operation(f"take from {path!r}", Role.LISTEN)):
+                await link.open()
+            self._links[path] = link
+        return link
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        for link in self._links.values():
+            await link.aclose()
+        for _, open_part in self._browsers.values():
+            await open_part.aclose()
+        self._links.clear()
+        self._browsers.clear()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _dead(subscription: str) -> str:
+    return f"{subscription}/dead-letters"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _number_of(received: ServiceBusReceivedMessage) -> int:
+    """Give the dead letter's number; a copy that was acknowledged carries it."""
+    own = own_property(received, "number")
+    return (received.sequence_number or 0) if own is None else int(own)
+
+
+def _acknowledged_letter_of(browsed: ServiceBusReceivedMessage) -> DeadLetter:
+    """Read the copy of an acknowledged dead letter."""
+
+    def own(name: str) -> str:
+        return own_property(browsed, name) or ""
+
+    return DeadLetter(
+        message=message_of(browsed),
+        sequence_number=_number_of(browsed),
+        reason=own("reason"),
+        description=own("description"),
+        delivery_count=int(own("delivery_count") or 0),
+        enqueued_at_us=int(own("enqueued_at_us") or enqueued_at_us(browsed)),
+        dead_lettered_at_us=None,
+        acknowledged_reason=own("acknowledged_reason"),
+    )
+
+
+def _unknown(place: str, number: int) -> DeadLetterUnknown:
+    return DeadLetterUnknown(f"{place}: there is no dead letter {number}")

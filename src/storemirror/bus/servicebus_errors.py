@@ -1,0 +1,106 @@
+"""What Azure's libraries raise, as errors of ours that a person understands."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+)
+from azure.servicebus.exceptions import (
+    MessageSizeExceededError,
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusError,
+    ServiceBusQuotaExceededError,
+)
+
+from storemirror.errors import BusRefused, BusUnavailable
+
+
+class Role(enum.StrEnum):
+    """The least role that an operation needs, as Azure names it, and its claim."""
+
+    SEND = "Azure Service Bus Data Sender (in a shared access policy: Send)"
+    LISTEN = "Azure Service Bus Data Receiver (in a shared access policy: Listen)"
+    MANAGE = "Azure Service Bus Data Owner (in a shared access policy: Manage)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What is being done, for the words of an error."""
+
+    #: "publish to the topic 'realtime-mirror'".
+    what: str
+    #: Host name of the namespace.
+    namespace: str
+    role: Role
+
+
+@contextlib.contextmanager
+def translated_errors(operation: Operation) -> Iterator[None]:
+    """Turn Azure's errors into ours.  The original stays as `__cause__`."""
+    try:
+        yield
+    except (AzureError, OSError) as exc:
+        raise translated(exc, operation) from exc
+
+
+def translated(exc: Exception, operation: Operation) -> BusRefused | BusUnavailable:
+    """Give our error for one of Azure's."""
+    cannot = f"cannot {operation.what} in {operation.namespace}"
+    refusal = _refusal(exc, operation)
+    if refusal is not None:
+        return BusRefused(f"{cannot}: {refusal} ({described(exc)})")
+    return BusUnavailable(f"{cannot}: Service Bus did not answer ({described(exc)})")
+
+
+def _refusal(exc: Exception, operation: Operation) -> str | None:
+    """Say what must be mended; None when waiting may help."""
+    status = exc.status_code if isinstance(exc, HttpResponseError) else None
+    if status in (401, 403):
+        return (
+            "the identity has no right to it, or is not this namespace's; the least role is "
+            f"{operation.role}"
+        )
+    match exc:
+        case MessageSizeExceededError():
+            return "the message is larger than the namespace's tier takes"
+        case MessagingEntityNotFoundError() | ResourceNotFoundError():
+            return "there is no such topic or subscription: run `storemirror bus provision` first"
+        case MessagingEntityDisabledError():
+            return "it is disabled: enable it in the Azure portal"
+        case ServiceBusQuotaExceededError():
+            return (
+                "the quota is used up: let the writer drain the topic, or raise its size or the "
+                "namespace's tier"
+            )
+        case ServiceBusAuthorizationError():
+            return f"the identity has no right to it; the least role is {operation.role}"
+        case ServiceBusAuthenticationError() | ClientAuthenticationError():
+            return (
+                "the namespace did not accept the credential: see that connection string or "
+                f"identity are this namespace's, and that it has the role {operation.role}"
+            )
+    if status is not None and 400 <= status < 500 and status not in (408, 429):
+        return "the namespace refused it"
+    return None
+
+
+def described(exc: Exception) -> str:
+    r"""
+    Give the words of an error on one line, without what follows for machines.
+
+    >>> described(ValueError("no\nsuch host"))
+    'ValueError: no such host'
+    """
+    words = exc.message if isinstance(exc, ServiceBusError) else str(exc)
+    return f"{type(exc).__name__}: {' '.join(str(words).split())}"[:500]

@@ -1,0 +1,1 @@
+"""Servers that stand in for services no machine of ours can hold: for tests, never shipped."""
