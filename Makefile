@@ -47,7 +47,7 @@ test: test-deps
 
 # One test after the other, each for as long as it takes: they compete for the machine on purpose.
 soak: test-deps
-	@exec .venv/bin/python -m pytest -q -n 0 --soak --timeout=0 tests/faults/processes $(ARGS)
+	@exec .venv/bin/python -m pytest -q -n 0 --soak --timeout=0 tests/faults/processes tests/soak $(ARGS)
 
 exhaustive: test-deps
 	@exec .venv/bin/python -m tests.exhaustive --workers $(WORKERS) $(ARGS)

@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Sequence
 
-from storemirror.apply.port import Taken
+from storemirror.apply.port import Taken, WriterSettings
 from storemirror.sql.port import RowEvent
 
 
@@ -36,6 +36,14 @@ def _hash_of(name: str, key: tuple[str, ...]) -> int:
 
 #: A parent has many children, and they come close together.
 _hash_of_parent = functools.lru_cache(maxsize=16_384)(_hash_of)
+
+
+def lanes_of(settings: WriterSettings) -> list[Lane]:
+    """Give a writer's lanes, empty."""
+    return [
+        Lane(number, max_events=settings.batch_max_events, max_bytes=settings.batch_max_bytes)
+        for number in range(settings.lane_count)
+    ]
 
 
 class Lane:

@@ -2,7 +2,8 @@
 The lane of events that came without their contents, too large for the bus.
 
 One after the other, so that no more than one large document is in memory: each is read from the
-store as it is now, and applied as what was found, or as the absence at the read time.
+store as it is now, and applied as what was found, or as the absence at the read time.  While the
+store does not answer they wait here under lock, which costs no delivery; all others go on.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
 from storemirror.apply.decode import EventDecoder
-from storemirror.apply.hand import Hand
-from storemirror.apply.port import Reread, Taken
-from storemirror.apply.retry import Retry
+from storemirror.apply.port import Reread, Taken, WriterSettings
 from storemirror.apply.settle import Settlement, decide_reread_settlement
 from storemirror.apply.settler import Settler
 from storemirror.bus.port import Delivery, Rejection
+from storemirror.clock import Clock
 from storemirror.errors import PoisonEventError, StoreMirrorError
 from storemirror.event.envelope import Reference
 
@@ -30,21 +32,20 @@ class ReferenceLane:
 
     def __init__(
         self,
-        number: int,
         *,
         reread: Reread,
         decoder: EventDecoder,
-        hand: Hand,
-        retry: Retry,
         settler: Settler,
+        clock: Clock,
+        settings: WriterSettings,
     ) -> None:
         """Name the reader, and who settles what cannot be read."""
-        self.number = number
+        self.number = settings.lane_count
         self._reread = reread
         self._decoder = decoder
-        self._hand = hand
-        self._retry = retry
         self._settler = settler
+        self._clock = clock
+        self._settings = settings
         self._waiting: deque[tuple[Delivery, Reference]] = deque()
         self._has_some = asyncio.Event()
         self._is_closed = False
@@ -64,7 +65,7 @@ class ReferenceLane:
             return []
         delivery, reference = self._waiting.popleft()
         self._note_if_empty()
-        if not self._hand.holds(delivery):
+        if not self._settler.hand.holds(delivery):
             return []
         try:
             return [await self._read(delivery, reference)]
@@ -78,11 +79,29 @@ class ReferenceLane:
             return []
 
     async def _read(self, delivery: Delivery, reference: Reference) -> Taken:
-        found = await self._retry.within_lock(
-            lambda: self._reread.reread(reference.path, run=_RUN),
-            is_held=lambda: self._hand.holds(delivery),
+        """Read; a store that is silent, or says no, is asked again while the lock is held."""
+
+        def is_worth_repeating(exc: BaseException) -> bool:
+            return (
+                isinstance(exc, StoreMirrorError)
+                and decide_reread_settlement(exc) is Settlement.ABANDON
+                and self._settler.hand.holds(delivery)
+                and not self._is_closed
+            )
+
+        async def read() -> Taken:
+            found = await self._reread.reread(reference.path, run=_RUN)
+            return Taken(delivery, self._decoder.decode_read(reference, found))
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(is_worth_repeating),
+            wait=wait_random_exponential(
+                multiplier=self._settings.retry_first_s, max=self._settings.retry_max_s
+            ),
+            sleep=self._clock.sleep,
+            reraise=True,
         )
-        return Taken(delivery, self._decoder.decode_read(reference, found))
+        return await retrying(read)
 
     def clear(self) -> list[Delivery]:
         """Take out everything that waits."""

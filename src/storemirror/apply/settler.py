@@ -22,8 +22,8 @@ class Settler:
     def __init__(self, *, consumer: Consumer, hand: Hand, retry: Retry, stats: WriterStats) -> None:
         """Name the bus, what is held, and who counts."""
         self._consumer = consumer
-        self._hand = hand
-        self._retry = retry
+        self.hand = hand
+        self.retry = retry
         self._stats = stats
 
     async def complete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -61,18 +61,18 @@ class Settler:
         tell_bus: Callable[[Sequence[Delivery]], Awaitable[list[Delivery]]],
     ) -> list[Delivery]:
         """Settle what of `deliveries` is still held; gives what the bus has taken note of."""
-        held = self._hand.held_among(deliveries)
+        held = self.hand.held_among(deliveries)
         if not held:
             return []
         try:
-            lost = await self._retry.within_lock(
-                lambda: tell_bus(held), is_held=lambda: any(map(self._hand.holds, held))
+            lost = await self.retry.within_lock(
+                lambda: tell_bus(held), is_held=lambda: any(map(self.hand.holds, held))
             )
         except TransientError as exc:
             _log.warning(LogEvent.SETTLEMENT_FAILED.value, count=len(held), error=str(exc))
             lost = held
         lost_numbers = {d.sequence_number for d in lost}
         settled = [d for d in held if d.sequence_number not in lost_numbers] if lost else held
-        self._hand.lose(self._hand.held_among(lost))
-        self._hand.let_go(self._hand.held_among(settled))
+        self.hand.lose(self.hand.held_among(lost))
+        self.hand.let_go(self.hand.held_among(settled))
         return settled

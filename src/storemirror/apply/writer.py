@@ -20,7 +20,7 @@ import structlog
 from storemirror.apply.applier import Applier
 from storemirror.apply.decode import EventDecoder
 from storemirror.apply.hand import Hand
-from storemirror.apply.lanes import Lane, lane_of
+from storemirror.apply.lanes import Lane, lane_of, lanes_of
 from storemirror.apply.port import BatchObserver, Reread, Step, StepHook, Taken, WriterSettings
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.apply.references import ReferenceLane
@@ -137,17 +137,9 @@ class SqlWriterProcessor:
             hooks=hooks,
             on_batch=on_batch,
         )
-        self._lanes = [
-            Lane(number, max_events=settings.batch_max_events, max_bytes=settings.batch_max_bytes)
-            for number in range(settings.lane_count)
-        ]
+        self._lanes = lanes_of(settings)
         self._references = ReferenceLane(
-            settings.lane_count,
-            reread=reread,
-            decoder=decoder,
-            hand=self._hand,
-            retry=self._retry,
-            settler=self._settler,
+            reread=reread, decoder=decoder, settler=self._settler, clock=clock, settings=settings
         )
         self._all_lanes: list[Lane | ReferenceLane] = [*self._lanes, self._references]
         #: Held while deliveries may be under way to us: what is given back meanwhile would come

@@ -56,6 +56,8 @@ class _Held:
     link: ReceiverLink
     received: ServiceBusReceivedMessage
     forget_at_s: float
+    #: It was settled, or not: the link broke before the service said so.
+    is_in_doubt: bool = False
 
 
 class _Tally:
@@ -298,10 +300,14 @@ class ServiceBusConsumer:
             if result is None:
                 tally.settled.add(delivery.lock_token)
             elif isinstance(result, _LOST):
-                tally.lost.add(delivery.lock_token)
+                # In doubt, a lock that is no more was most likely settled; if not, the delivery
+                # comes again, and what is done twice is done once.
+                is_settled = self._held[delivery.lock_token].is_in_doubt
+                (tally.settled if is_settled else tally.lost).add(delivery.lock_token)
             else:
                 tally.error = result
-                link.is_broken = link.is_broken or not isinstance(result, ServiceBusServerBusyError)
+                if not isinstance(result, ServiceBusServerBusyError):
+                    link.is_broken = self._held[delivery.lock_token].is_in_doubt = True
                 continue
             self._let_go(delivery.lock_token)
 

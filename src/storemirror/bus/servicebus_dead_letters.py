@@ -9,11 +9,13 @@ locking those before it too, which are released uncounted.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
@@ -38,7 +40,7 @@ from storemirror.errors import BusRefused, DeadLetterUnknown
 _BROWSE_PAGE: Final = 250
 #: How many are locked at a time to find one: few first, it is often among the oldest.
 _SEARCH_PAGES: Final = (1, 10, 100)
-_BROWSE_TIMEOUT_S: Final = 30.0
+_BROWSE_TIMEOUT_S: Final = 15.0
 _EVERYTHING: Final = 2**31
 
 
@@ -94,19 +96,28 @@ class DeadLetters:
         return found
 
     async def _browsed(self, path: str, start: int, count: int) -> list[ServiceBusReceivedMessage]:
-        """Ask once; the connection is dropped with an error, the next call opens another."""
-        if path not in self._browsers:
-            receiver = self._receiver(path)
-            self._browsers[path] = (receiver, await opened(receiver))
-        receiver, open_part = self._browsers[path]
+        """Ask; once more on a new connection, the service drops those that are idle."""
+        if path in self._browsers:
+            try:
+                return await self._asked(path, start, count)
+            except (AzureError, OSError, ValueError):
+                await self._close_browser(path)
+        receiver = self._receiver(path)
+        self._browsers[path] = (receiver, await opened(receiver))
         try:
-            return await receiver.peek_messages(
-                count, sequence_number=start, timeout=_BROWSE_TIMEOUT_S
-            )
+            return await self._asked(path, start, count)
         except BaseException:
-            del self._browsers[path]
-            await open_part.aclose()
+            await self._close_browser(path)
             raise
+
+    async def _asked(self, path: str, start: int, count: int) -> list[ServiceBusReceivedMessage]:
+        receiver, _ = self._browsers[path]
+        async with asyncio.timeout(_BROWSE_TIMEOUT_S):
+            return await receiver.peek_messages(count, sequence_number=start)
+
+    async def _close_browser(self, path: str) -> None:
+        _, open_part = self._browsers.pop(path)
+        await open_part.aclose()
 
     def _receiver(self, path: str) -> ServiceBusReceiver:
         if self._client is None:
@@ -218,10 +229,9 @@ class DeadLetters:
         """Let go of connections."""
         for link in self._links.values():
             await link.aclose()
-        for _, open_part in self._browsers.values():
-            await open_part.aclose()
+        for path in list(self._browsers):
+            await self._close_browser(path)
         self._links.clear()
-        self._browsers.clear()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -42,6 +43,8 @@ class Namespace:
         Raises:
             ConfigError: it is no connection string, or neither is given.
         """
+        # The SDK logs, with traceback, each error that it raises; we raise it translated.
+        logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
         self._address = address
         self._credential: DefaultAzureCredential | None = None
         if address.connection_string is None and address.namespace is None:

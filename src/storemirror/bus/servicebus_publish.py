@@ -92,15 +92,19 @@ class ServiceBusPublisher:
         await order.done
 
     async def _send_orders(self) -> None:
-        while self._orders:
-            orders, self._orders = self._orders, []
-            try:
-                await self._send(orders)
-            except BaseException as exc:
-                # Whatever it is, nobody may wait for ever.
-                _fail(orders, exc)
-                if not isinstance(exc, Exception):
-                    raise
+        orders: list[_Order] = []
+        try:
+            while self._orders:
+                orders, self._orders = self._orders, []
+                try:
+                    await self._send(orders)
+                except (BusRefused, BusUnavailable) as exc:
+                    _fail(orders, exc)
+        finally:
+            # Cut off, or by an error that nobody foresaw: still nobody may wait for ever.
+            cut_off = BusUnavailable("publishing was cut off; publishing again is safe")
+            _fail([*orders, *self._orders], cut_off)
+            self._orders = []
 
     async def _send(self, orders: Sequence[_Order]) -> None:
         """Send orders in as few batches as there can be, and tell each what became of it."""

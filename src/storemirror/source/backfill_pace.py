@@ -107,7 +107,7 @@ class DepthLimit:
         self._on_wait = on_wait
         self._turn = asyncio.Lock()
         self._in_hand_count = 0
-        self._settled_count = -1
+        self._progress: tuple[int | None, int, int] | None = None
         self._settled_at_s = clock.monotonic_s()
 
     async def enter(self, stops: Sequence[asyncio.Event]) -> bool:
@@ -132,11 +132,19 @@ class DepthLimit:
         self._in_hand_count -= self._page_size
 
     def _still_s(self, stats: SubscriptionStats) -> float:
-        """Give how long nothing has been settled: neither completed nor dead-lettered."""
-        settled_count = stats.completed_count + stats.dead_letter_count + stats.acknowledged_count
+        """Give how long nothing has been settled: neither completed nor dead-lettered.
+
+        A bus that does not count completions tells of them by its oldest message.
+        """
+        counted = stats.completed_count
+        progress = (
+            stats.oldest_enqueued_at_us if counted is None else counted,
+            stats.dead_letter_count,
+            stats.acknowledged_count,
+        )
         now_s = self._clock.monotonic_s()
         has_room = stats.depth < self._max_depth
-        if settled_count != self._settled_count or has_room:
-            self._settled_count = settled_count
+        if progress != self._progress or has_room:
+            self._progress = progress
             self._settled_at_s = now_s
         return now_s - self._settled_at_s

@@ -46,7 +46,7 @@ class StandIn:
         self.amqp_port = self.http_port = 0
         self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
@@ -59,7 +59,7 @@ class StandIn:
         site = web.TCPSite(self._runner, HOST, 0)
         await site.start()
         self.http_port = self._runner.addresses[0][1]
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweep()
 
     async def stop(self) -> None:
         """Break all connections, and listen no more."""
@@ -71,11 +71,11 @@ class StandIn:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
-            for queue in self.queues():
-                queue.sweep()
+    def _sweep(self) -> None:
+        for queue in self.queues():
+            queue.sweep()
+        assert self._loop is not None
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
     # Entities
 

@@ -1,0 +1,1 @@
+"""Long runs: the whole path with faults, for as long as is asked for."""
