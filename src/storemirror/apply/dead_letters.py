@@ -32,9 +32,12 @@ class PurgeFilter:
 
     def takes(self, letter: DeadLetter) -> bool:
         """Tell whether a dead letter is one of them."""
-        return (self.reason is None or letter.reason == self.reason) and (
-            self.until_us is None or letter.dead_lettered_at_us <= self.until_us
+        set_aside_at_us = letter.dead_lettered_at_us
+        # Of one whose moment the bus does not tell nobody knows whether it is old enough.
+        is_old_enough = self.until_us is None or (
+            set_aside_at_us is not None and set_aside_at_us <= self.until_us
         )
+        return is_old_enough and (self.reason is None or letter.reason == self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

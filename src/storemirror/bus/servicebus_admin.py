@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from azure.core.exceptions import ResourceNotFoundError
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
@@ -117,6 +119,16 @@ class ServiceBusAdmin:
     async def acknowledge(self, subscription: str, sequence_number: int, *, reason: str) -> None:
         """See `BusAdmin.acknowledge`."""
         await self._dead_letters.acknowledge(subscription, sequence_number, reason=reason)
+
+    async def remove_dead_letters(
+        self, subscription: str, sequence_numbers: Sequence[int]
+    ) -> list[int]:
+        """See `BusAdmin.remove_dead_letters`."""
+        return await self._dead_letters.remove(subscription, sequence_numbers)
+
+    async def purge(self, subscription: str) -> int:
+        """See `BusAdmin.purge`.  Received and completed, page by page."""
+        return await self._dead_letters.purge(subscription)
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The namespace stays open."""

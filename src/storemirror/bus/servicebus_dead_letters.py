@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from azure.core.exceptions import AzureError
-from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+from azure.servicebus.exceptions import ServiceBusError
 
 from storemirror.bus.port import DeadLetter
 from storemirror.bus.rules import replacement_of, storable
-from storemirror.bus.servicebus_errors import Role, translated, translated_errors
+from storemirror.bus.servicebus_errors import Operation, Role, translated, translated_errors
 from storemirror.bus.servicebus_link import LinkBroken, OpenPart, ReceiverLink, opened
 from storemirror.bus.servicebus_message import (
     dead_letter_of,
@@ -41,6 +42,7 @@ _BROWSE_PAGE: Final = 250
 #: How many are locked at a time to find one: few first, it is often among the oldest.
 _SEARCH_PAGES: Final = (1, 10, 100)
 _BROWSE_TIMEOUT_S: Final = 15.0
+_PURGE_PAGE: Final = 1_000
 _EVERYTHING: Final = 2**31
 
 
@@ -139,13 +141,12 @@ class DeadLetters:
         replacement's id, swallows nothing.
         """
         letter = await self._find(subscription, number)
-        replacement = replacement_of(letter.message, run=run)
+        replacement = replacement_of(letter, run=run)
         wire_id = _digest(f"{replacement.message_id}\n{subscription}\n{number}")
         replaced = outgoing(replacement, wire_id=wire_id, only_for=subscription)
         is_acknowledged = letter.acknowledged_reason is not None
         path = acknowledged_name(subscription) if is_acknowledged else _dead(subscription)
-        async with self._taken(path, number):
-            await self._publisher.publish_outgoing(replaced)
+        await self._move(path, number, replaced)
         return replacement.message_id
 
     async def acknowledge(self, subscription: str, number: int, *, reason: str) -> None:
@@ -164,8 +165,14 @@ class DeadLetters:
             delivery_count=str(letter.delivery_count),
             enqueued_at_us=str(letter.enqueued_at_us),
         )
-        async with self._taken(_dead(subscription), number):
-            await self._publisher.publish_outgoing(copy)
+        await self._move(_dead(subscription), number, copy)
+
+    async def _move(self, path: str, number: int, replacement: ServiceBusMessage) -> None:
+        """Publish what replaces a message, then complete it."""
+        async with self._taken(path, {number}) as found:
+            if not found:
+                raise _unknown(path, number)
+            await self._publisher.publish_outgoing(replacement)
 
     async def _find(self, subscription: str, number: int) -> DeadLetter:
         letters = await self.peek(subscription, limit=1, after=number - 1)
@@ -173,46 +180,81 @@ class DeadLetters:
             raise _unknown(subscription, number)
         return letters[0]
 
+    async def remove(self, subscription: str, numbers: Sequence[int]) -> list[int]:
+        """See `BusAdmin.remove_dead_letters`."""
+        wanted = set(numbers)
+        letters = await self.peek(subscription, limit=_EVERYTHING, after=min(wanted, default=1) - 1)
+        removed: list[int] = []
+        for path, is_acknowledged in (
+            (_dead(subscription), False),
+            (acknowledged_name(subscription), True),
+        ):
+            there = {
+                letter.sequence_number
+                for letter in letters
+                if letter.sequence_number in wanted
+                and (letter.acknowledged_reason is not None) is is_acknowledged
+            }
+            if there:
+                async with self._taken(path, there) as taken:
+                    removed += taken
+        return sorted(removed)
+
+    async def purge(self, subscription: str) -> int:
+        """See `BusAdmin.purge`."""
+        link = await self._link(subscription)
+        count = 0
+        with _broken_links_translated(self._taking(subscription)):
+            while page := await link.pull(_PURGE_PAGE, 0.0):
+                await self._complete(link, page)
+                count += len(page)
+        return count
+
     @asynccontextmanager
-    async def _taken(self, path: str, number: int) -> AsyncIterator[None]:
-        """Lock one message; complete it when the block ends well, else release it."""
-        operation = self._namespace.operation(f"take from {path!r}", Role.LISTEN)
+    async def _taken(self, path: str, numbers: set[int]) -> AsyncIterator[list[int]]:
+        """Lock messages; complete them when the block ends well, else release them."""
         link = await self._link(path)
-        locked: list[ServiceBusReceivedMessage] = []
+        locked: dict[int, ServiceBusReceivedMessage] = {}
         try:
-            wanted = await self._search(link, number, locked)
-            if wanted is None:
-                raise _unknown(path, number)
-            yield
-            with translated_errors(operation):
-                (error,) = await link.settle(
-                    [wanted], lambda r, message: r.complete_message(message)
-                )
-                if error is not None:
-                    raise error
-            locked.remove(wanted)
-        except LinkBroken as exc:
-            cause = exc.__cause__
-            raise translated(cause if isinstance(cause, Exception) else exc, operation) from exc
+            with _broken_links_translated(self._taking(path)):
+                await self._search(link, numbers, locked)
+                found = sorted(numbers & locked.keys())
+                yield found
+                await self._complete(link, [locked[number] for number in found])
+            for number in found:
+                del locked[number]
         finally:
             if not link.is_broken:
-                with translated_errors(operation):
-                    await link.release(locked)
+                with translated_errors(self._taking(path)):
+                    await link.release(list(locked.values()))
 
     @staticmethod
     async def _search(
-        link: ReceiverLink, number: int, locked: list[ServiceBusReceivedMessage]
-    ) -> ServiceBusReceivedMessage | None:
-        """Lock messages until one has the number; None when there are no more."""
+        link: ReceiverLink, numbers: set[int], locked: dict[int, ServiceBusReceivedMessage]
+    ) -> None:
+        """Lock messages until these are among them, or there are no more."""
         pages = iter(_SEARCH_PAGES)
         count = next(pages)
-        while page := await link.pull(count, 0.0):
-            locked += page
-            for received in page:
-                if _number_of(received) == number:
-                    return received
+        while numbers - locked.keys():
+            page = await link.pull(count, 0.0)
+            if not page:
+                return
+            locked.update({_number_of(received): received for received in page})
             count = next(pages, count)
-        return None
+
+    async def _complete(
+        self, link: ReceiverLink, messages: Sequence[ServiceBusReceivedMessage]
+    ) -> None:
+        with translated_errors(self._taking("messages")):
+            results = await link.settle(messages, lambda r, message: r.complete_message(message))
+            for error in results:
+                if isinstance(error, Exception):
+                    raise error
+                if error is not None:
+                    raise ServiceBusError("the connection broke")
+
+    def _taking(self, path: str) -> Operation:
+        return self._namespace.operation(f"take from {path!r}", Role.LISTEN)
 
     async def _link(self, path: str) -> ReceiverLink:
         link = self._links.get(path)
@@ -220,7 +262,7 @@ class DeadLetters:
             if link is not None:
                 await link.aclose()
             link = ReceiverLink(self._receiver(path), self._clock)
-            with translated_errors(self._namespace.operation(f"take from {path!r}", Role.LISTEN)):
+            with translated_errors(self._taking(path)):
                 await link.open()
             self._links[path] = link
         return link
@@ -235,6 +277,15 @@ class DeadLetters:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+@contextmanager
+def _broken_links_translated(operation: Operation) -> Iterator[None]:
+    try:
+        yield
+    except LinkBroken as exc:
+        cause = exc.__cause__
+        raise translated(cause if isinstance(cause, Exception) else exc, operation) from exc
 
 
 def _dead(subscription: str) -> str:

@@ -128,8 +128,8 @@ async def test_a_purge_removes_what_waits_and_nothing_else(
     await consumer.abandon(await receive_now(consumer, 1))
     assert await bus.admin.purge(WRITER) == 8
     stats = await bus.admin.stats(WRITER)
-    assert (stats.depth, stats.locked_count, stats.dead_letter_count) == (1, 1, 1)
-    assert stats.completed_count == 0
+    assert (stats.depth, stats.dead_letter_count) == (1, 1)
+    assert (stats.locked_count, stats.completed_count) == (counted(bus, 1), counted(bus, 0))
     assert (await bus.admin.stats(MONITORING)).depth == 10
     assert await consumer.complete([held]) == []
     assert await bus.admin.purge(WRITER) == 0
