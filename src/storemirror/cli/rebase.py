@@ -131,7 +131,8 @@ async def _run(parts: Parts, wish: _Wish) -> _Ended:
         ended = _Ended(state=state, estimate=estimate)
         if wish.is_dry_run:
             stats = await (await parts.bus_admin()).stats(parts.subscription)
-            ended.waiting_count = stats.depth - stats.locked_count
+            # A bus that does not tell what is locked has that counted as waiting.
+            ended.waiting_count = stats.depth - (stats.locked_count or 0)
         else:
             if wish.is_asking:
                 typer.confirm("Go on?", abort=True, err=True)
