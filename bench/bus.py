@@ -147,7 +147,7 @@ async def sdk_alone(connection_string: str, events: int) -> Result:
                     message.body,
                     message_id=message.message_id,
                     content_type=message.content_type,
-                    application_properties={k: v for k, v in message.properties.items()},
+                    application_properties=dict(message.properties.items()),
                 )
                 try:
                     if len(batch) == PAGE:
