@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import (
@@ -357,7 +357,7 @@ class ServiceBusConsumer:
         self._held.move_to_end(delivery.lock_token)
         until = held.received.locked_until_utc
         assert until is not None
-        return dataclasses.replace(delivery, locked_until_us=us_from_datetime(until))
+        return msgspec.structs.replace(delivery, locked_until_us=us_from_datetime(until))
 
     async def aclose(self) -> None:
         """See `Consumer.aclose`.  The namespace stays open."""
