@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -29,8 +28,8 @@ from tests.support.soak import Scale
 LIVE_S: Final = 20
 SOAKING_LIVE_S: Final = 290
 RATE_PER_S: Final = 40.0
-#: How often something goes wrong, in looks of the demo: four a second.
-LOOKS_PER_FAULT: Final = 8
+#: Writes of the app from one fault to the next: about two seconds.
+WRITES_PER_FAULT: Final = 70
 #: Each loss of locks costs what is held a delivery; of ten a message has seven left.
 MAX_LOCK_LOSSES: Final = 3
 
@@ -49,7 +48,7 @@ class Trouble:
         self.counts: dict[str, int] = {}
         self._standin = standin
         self._random = random.Random(seed)
-        self._looks = itertools.count(1)
+        self._struck_count = 0
         self._faults: Mapping[str, Callable[[], object]] = {
             "drop": standin.drop_connections,
             "detach": standin.detach_links,
@@ -62,12 +61,17 @@ class Trouble:
         self._round: Iterator[str] = iter(self._faults)
 
     def show(self, progress: DemoProgress) -> None:
-        """Strike, as long as the app writes."""
-        if progress.phase == "live" and next(self._looks) % LOOKS_PER_FAULT == 0:
+        """Strike as often as the app has written enough, as long as it writes."""
+        while progress.phase == "live" and progress.written > self._due_at:
+            self._struck_count += 1
             first = next(self._round, None)
             names = [first] if first is not None else self._random.sample(list(self._faults), 2)
             for name in names:
                 self._strike(name)
+
+    @property
+    def _due_at(self) -> int:
+        return WRITES_PER_FAULT * (self._struck_count + 1)
 
     def _strike(self, name: str) -> None:
         if name == "lock lost" and self.counts.get(name, 0) >= MAX_LOCK_LOSSES:

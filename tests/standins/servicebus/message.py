@@ -82,7 +82,7 @@ class StoredMessage:
         header = (self.header + [None] * 5)[:4]
         annotations: dict[Any, Any] = {
             **self.annotations,
-            Symbol("x-opt-enqueued-time"): Timestamp(round(self.enqueued_at_s * 1000)),
+            Symbol("x-opt-enqueued-time"): Timestamp(int(self.enqueued_at_s * 1000)),
             Symbol("x-opt-sequence-number"): self.sequence_number,
             Symbol("x-opt-message-state"): Int(0),
         }
