@@ -97,8 +97,7 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
 
     `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
-    seconds, or once `stop` is set, nothing more is received.  The rest: see
-    `create_sql_writer_processor`.
+    or once `stop` is set nothing more is received.  The rest: see `create_sql_writer_processor`.
 
     Raises:
         SwitchedOff: nothing was received.
@@ -124,8 +123,8 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         hooks=hooks,
         on_batch=on_batch,
     )
-    asked = asyncio.Event() if stop is None else stop
-    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s, asked)
+    ended = stop or asyncio.Event()
+    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s, ended)
     drained = _drain_stats(
         processor.stats,
         await admin.stats(subscription),

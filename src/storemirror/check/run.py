@@ -86,11 +86,9 @@ async def run_check(
         clock=clock,
         timeout_s=settings.drain_timeout_s,
     )
-    watch = Watch(await _unverified(mirror))
+    watch, heard = Watch(await _unverified(mirror)), on_progress or _unheard
     async with store.pinned() as view:
-        comparison = _Comparison(
-            view, store, mirror, model, backlog, settings, on_progress or _unheard, watch
-        )
+        comparison = _Comparison(view, store, mirror, model, backlog, settings, heard, watch)
         await comparison.run(entities)
     verified = comparison.verified(entities)
     stats = await bus_admin.stats(subscription)
