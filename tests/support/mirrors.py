@@ -37,11 +37,13 @@ class MirrorUnderTest:
         self.schema = PostgresSchema(self.database, self.rendering, project=PROJECT, store=STORE)
         self.ledger = PostgresRebaseLedger(self.database, self.rendering)
 
-    async def rebased(self, mark_us: int, *, run: str = "r1") -> None:
-        """Go through a rebase up to its end, versions left as they are."""
+    async def rebased(
+        self, mark_us: int, *, run: str = "r1", until: RebaseStep = RebaseStep.DONE
+    ) -> None:
+        """Go through a rebase up to a step, versions left as they are."""
         await self.ledger.close(run)
         steps = list(RebaseStep)
-        for after, to in itertools.pairwise(steps):
+        for after, to in itertools.pairwise(steps[: steps.index(until) + 1]):
             mark = mark_us if to is RebaseStep.MARKED else None
             await self.ledger.advance(run, after=after, to=to, mark_us=mark)
 

@@ -287,8 +287,9 @@ class BusAdmin(Protocol):
         """
         Remove every message that waits in a subscription.
 
-        What somebody holds is left to its holder, dead letters stay, and what is published
-        meanwhile may be left.  Safe to repeat.  Other subscriptions keep their copies.  Nothing
+        What somebody holds is left to its holder, and dead letters stay.  What is published
+        meanwhile is left where the bus tells when that was (on Service Bus it may go as well).
+        Safe to repeat.  Other subscriptions keep their copies.  Nothing
         is counted as completed.
 
         Returns:

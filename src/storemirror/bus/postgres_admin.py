@@ -223,9 +223,11 @@ class PostgresBusAdmin:
     async def purge(self, subscription: str) -> int:
         """See `BusAdmin.purge`.  A page a transaction, so that consumers go on meanwhile."""
         count = 0
+        ((until_us,),) = await self._session.rows("SELECT bus.now_us()", ())
         while True:
             rows = await self._session.rows(
-                "SELECT bus.purge(%s, %s, %s)", (self._session.topic, subscription, _PURGE_PAGE)
+                "SELECT bus.purge(%s, %s, %s, %s)",
+                (self._session.topic, subscription, _PURGE_PAGE, until_us),
             )
             gone_count = int(rows[0][0])
             count += gone_count

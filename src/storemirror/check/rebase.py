@@ -137,7 +137,7 @@ class _Rebase:
             after: Key | None = None
             while True:
                 after = await self._parts.ledger.reset_versions(
-                    entity, after=after, max_count=self._page_rows
+                    run, entity, after=after, max_count=self._page_rows
                 )
                 if after is None:
                     break

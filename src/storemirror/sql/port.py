@@ -366,12 +366,16 @@ class RebaseLedger(Protocol):
         ...
 
     async def reset_versions(
-        self, entity: Entity, *, after: tuple[str, ...] | None, max_count: int
+        self, run: str, entity: Entity, *, after: tuple[str, ...] | None, max_count: int
     ) -> tuple[str, ...] | None:
         """
         Set the versions of one page of rows, in any state, to 0; in a transaction of its own.
 
         Returns:
             The page's last key, to go on after; None when there is nothing behind it.
+
+        Raises:
+            RebaseUnderWay: this rebase is past its reset: another process went on with it.  The
+                page was left as it is, since writers may have been at it.
         """
         ...

@@ -416,3 +416,15 @@ async def is_anyone_waiting(bus: PostgresUnderTest) -> bool:
         "WHERE NOT l.granted AND d.datname = current_database()"
     )
     return bool(rows)
+
+
+async def test_a_purge_leaves_what_came_after_it_began(
+    bus: PostgresUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """A purge that was held up must not take events that nobody will tell again."""
+    await publisher.publish(messages(3))
+    ((began_us,),) = await bus.database.fetch("SELECT bus.now_us()")
+    await publisher.publish([a_message("later")])
+    purge_page = ("SELECT bus.purge(%s, %s, 100, %s)", (TOPIC_SPEC.name, WRITER, began_us))
+    assert await bus.database.fetch(*purge_page) == [(3,)]
+    assert ids(await receive_now(consumer)) == ["later"]

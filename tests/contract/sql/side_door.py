@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from storemirror.model.entity import Entity, Model
-from storemirror.sql.port import RebaseLedger, RowEvent, SchemaAdmin, SqlMirror
+from storemirror.sql.port import RebaseLedger, RebaseStep, RowEvent, SchemaAdmin, SqlMirror
 from tests.support.reference import Key, Reference
 
 
@@ -39,8 +39,10 @@ class Installed(Protocol):
         """Give what a rebase does to it."""
         ...
 
-    async def rebased(self, mark_us: int, *, run: str = "r1") -> None:
-        """Go through a rebase up to its end, versions left as they are."""
+    async def rebased(
+        self, mark_us: int, *, run: str = "r1", until: RebaseStep = RebaseStep.DONE
+    ) -> None:
+        """Go through a rebase up to a step, versions left as they are."""
         ...
 
     async def assert_equal(self, reference: Reference) -> None:

@@ -89,12 +89,12 @@ async def test_versions_become_0_in_every_state_page_by_page(
     gone = docs.message("c1", "m3", 3)
     await sql.mirror.apply(messages)
     await sql.mirror.apply([docs.gone("DmMessage", ("c1", "m3"), 3)])
-    await sql.ledger.close("r1")
+    await sql.rebased(docs.base_us - 10, until=RebaseStep.MARKED)
     for entity in sql.model:
         after: tuple[str, ...] | None = None
         page_count = 0
         while True:
-            after = await sql.ledger.reset_versions(entity, after=after, max_count=3)
+            after = await sql.ledger.reset_versions("r1", entity, after=after, max_count=3)
             page_count += 1
             if after is None:
                 break
@@ -127,3 +127,27 @@ async def test_a_step_that_another_process_has_passed_is_refused(
         await sql.ledger.advance("r1", after=RebaseStep.CLOSED, to=RebaseStep.PURGED)
     with pytest.raises(SqlUnavailable):
         await sql.ledger.advance("r0", after=RebaseStep.MARKED, to=RebaseStep.OPENED)
+
+
+@pytest.mark.parametrize("step", [s for s in RebaseStep if s is not RebaseStep.MARKED])
+async def test_a_reset_that_was_overtaken_touches_no_row(
+    sql: Installed, docs: Documents, step: RebaseStep
+) -> None:
+    """Its process lost the lock; behind the one that opened the mirror, older events could win."""
+    await sql.mirror.apply([docs.message("c1", "m1", 1), docs.conversation("c1", 1)])
+    entity = sql.model["DmMessage"]
+    before = await sql.mirror.row(entity, ("c1", "m1"))
+    await sql.rebased(docs.base_us - 10, until=step)
+    with pytest.raises(RebaseUnderWay, match="another process went on"):
+        await sql.ledger.reset_versions("r1", entity, after=None, max_count=10)
+    assert await sql.mirror.row(entity, ("c1", "m1")) == before
+
+
+async def test_another_rebase_does_not_go_on_with_this_reset(
+    sql: Installed, docs: Documents
+) -> None:
+    """Each has a mark of its own."""
+    await sql.mirror.apply([docs.message("c1", "m1", 1), docs.conversation("c1", 1)])
+    await sql.rebased(docs.base_us - 10, run="r2", until=RebaseStep.MARKED)
+    with pytest.raises(RebaseUnderWay, match="rebase r1 is no longer"):
+        await sql.ledger.reset_versions("r1", sql.model["DmMessage"], after=None, max_count=10)

@@ -136,10 +136,12 @@ $$;
 
 -- bus.purge: remove the first messages of a subscription that nobody holds (BusAdmin.purge).
 --
--- p_page   most messages
--- returns  how many went; fewer than p_page: nothing waited any more
-CREATE OR REPLACE FUNCTION bus.purge(p_topic text, p_subscription text, p_page integer)
-RETURNS bigint LANGUAGE plpgsql
+-- p_page      most messages
+-- p_until_us  what was enqueued later stays: it may be of after whatever the purge is for
+-- returns     how many went; fewer than p_page: nothing waited any more
+CREATE OR REPLACE FUNCTION bus.purge(
+    p_topic text, p_subscription text, p_page integer, p_until_us bigint
+) RETURNS bigint LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -152,6 +154,7 @@ BEGIN
         WHERE q.subscription_id = v_subscription.subscription_id
           AND q.sequence_number > v_subscription.mark
           AND q.locked_until_us <= v_now_us
+          AND q.enqueued_at_us <= p_until_us
         ORDER BY q.sequence_number LIMIT p_page
         FOR UPDATE SKIP LOCKED);
     DELETE FROM bus.queue q

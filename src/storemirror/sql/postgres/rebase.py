@@ -12,7 +12,7 @@ from storemirror.errors import RebaseUnderWay, SchemaMismatch
 from storemirror.model.entity import Entity
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import RebaseState, RebaseStep
-from storemirror.sql.postgres.connection import Database, sql
+from storemirror.sql.postgres.connection import Connection, Database, sql
 from storemirror.sql.postgres.rendering import Rendering, quoted
 from storemirror.sql.render import SCHEMA_VERSION
 
@@ -33,6 +33,8 @@ _ADVANCE: Final = """
     WHERE run = %s AND step = %s
     RETURNING true
 """
+#: Shared with other pages; whoever opens the mirror waits for the page, or is seen by it.
+_STILL_MARKED: Final = "SELECT true FROM {rebase} WHERE run = %s AND step = 'marked' FOR SHARE"
 _RESET_PAGE: Final = """
     WITH page AS (
         SELECT {keys} FROM {table} WHERE {condition} ORDER BY {keys} LIMIT %s
@@ -71,7 +73,9 @@ class PostgresRebaseLedger:
             try:
                 yield
             finally:
-                await conn.execute("SELECT pg_advisory_unlock(%s)", (self._rebase_lock,))
+                # With the connection the lock is gone as well.
+                if not conn.closed:
+                    await conn.execute("SELECT pg_advisory_unlock(%s)", (self._rebase_lock,))
 
     async def state(self) -> RebaseState | None:
         """See `RebaseLedger.state`.  A schema of the version before this one has no such table."""
@@ -111,12 +115,10 @@ class PostgresRebaseLedger:
             sql.SQL(_ADVANCE).format(rebase=self._table), (to.value, mark_at, run, after.value)
         )
         if not moved:
-            raise RebaseUnderWay(
-                f"rebase {run} is no longer at step {after.value}: another process went on with it"
-            )
+            raise _no_longer(run, after)
 
     async def reset_versions(
-        self, entity: Entity, *, after: tuple[str, ...] | None, max_count: int
+        self, run: str, entity: Entity, *, after: tuple[str, ...] | None, max_count: int
     ) -> tuple[str, ...] | None:
         """See `RebaseLedger.reset_versions`."""
         names = [sql.Identifier(snake_case(key.name)) for key in entity.keys]
@@ -135,5 +137,23 @@ class PostgresRebaseLedger:
             # A purge and a recomputation hold it alone: they would lock the same rows in turns.
             await conn.execute(_SHARE_WITH_WRITERS, (self._purge_lock,))
             await conn.execute(_ALONG_THE_KEYS)
+            await self._see_marked(conn, run)
             found = await (await conn.execute(query, (*(after or ()), max_count))).fetchall()
         return tuple(found[-1]) if len(found) == max_count else None
+
+    async def _see_marked(self, conn: Connection, run: str) -> None:
+        """
+        See that this rebase still resets versions, and keep it so until the transaction ends.
+
+        A process that lost its session's lock, to a failover say, would else set versions to 0
+        behind another one that has opened the mirror: older events could then win.
+        """
+        marked = await conn.execute(sql.SQL(_STILL_MARKED).format(rebase=self._table), (run,))
+        if await marked.fetchone() is None:
+            raise _no_longer(run, RebaseStep.MARKED)
+
+
+def _no_longer(run: str, step: RebaseStep) -> RebaseUnderWay:
+    return RebaseUnderWay(
+        f"rebase {run} is no longer at step {step.value}: another process went on with it"
+    )
