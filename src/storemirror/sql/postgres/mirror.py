@@ -30,9 +30,11 @@ from storemirror.sql.postgres.types import LIMITS
 from storemirror.sql.postgres.unverified import UnverifiedRecord
 
 #: SQLSTATEs with which the data of an event, and not the server, are in trouble: a value that
-#: does not fit (class 22), a required column (23), a row or key too large (54), our own refusals.
-_DATA_CLASSES: Final = ("22", "54")
-_DATA_STATES: Final = ("23502", "23514", "SM002", "SM003")
+#: does not fit (class 22), a constraint (23), a row or key too large (54), our own refusals; and
+#: what a trigger raises (P0001).  Adopted tables have constraints and triggers of their owner's,
+#: and one document that breaks one must not hold up the others for ever.
+_DATA_CLASSES: Final = ("22", "23", "54")
+_DATA_STATES: Final = ("P0001", "SM002", "SM003")
 _OWN_REFUSALS: Final = ("SM002", "SM003")
 _PARENT_MISSING: Final = "SM001"
 _CLOSED: Final = "SM005"
