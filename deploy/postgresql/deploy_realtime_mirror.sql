@@ -1698,21 +1698,19 @@ BEGIN
 END;
 $$;
 
--- Rows that are there before they are registered.  Idempotent; does nothing where all is registered.
+-- Rows that are there before what they belong to is registered.  Idempotent: finds nothing later.
 DO $do$
 BEGIN
     -- Writers hold it shared: none may count by delta while roll-ups are set.
     PERFORM pg_advisory_xact_lock(2686687166);
-    IF NOT EXISTS (SELECT 1 FROM "storemirror".declaration AS r WHERE r.entity = 'DmConversation') THEN
-        -- Elements of a document that has no row: with one, a backfill or a reconcile settles them.
-        INSERT INTO "storemirror"."dm_conversation" ("conversation_id", row_state)
-        SELECT DISTINCT x."conversation_id", 'live' FROM "storemirror"."dm_participant" AS x
-        WHERE NOT EXISTS (
-            SELECT 1 FROM "storemirror"."dm_conversation" AS d
-            WHERE d."conversation_id" = x."conversation_id"
-        )
-        ON CONFLICT ("conversation_id") DO NOTHING;
-    END IF;
+    -- Elements of a document that has no row: with one, a backfill or a reconcile settles them.
+    INSERT INTO "storemirror"."dm_conversation" ("conversation_id", row_state)
+    SELECT DISTINCT x."conversation_id", 'live' FROM "storemirror"."dm_participant" AS x
+    WHERE NOT EXISTS (
+        SELECT 1 FROM "storemirror"."dm_conversation" AS d
+        WHERE d."conversation_id" = x."conversation_id"
+    )
+    ON CONFLICT ("conversation_id") DO NOTHING;
     IF (
         SELECT r.digest FROM "storemirror".declaration AS r WHERE r.entity = 'DmMessage rollup'
         ORDER BY r.mapping_revision DESC LIMIT 1
@@ -1730,7 +1728,7 @@ BEGIN
 END;
 $do$;
 
-SELECT "storemirror".register_deployment(:'project', :'database', 2, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"},{"entity":"DmConversation rollup","digest":""},{"entity":"DmMessage rollup","digest":"dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978"},{"entity":"FollowEdge rollup","digest":""},{"entity":"UserBlock rollup","digest":""}]$declarations$);
+SELECT "storemirror".register_deployment(:'project', :'database', 1, $declarations$[{"entity":"DmConversation","digest":"dd07199621fe36d0059cb061cb281224c513dd76beb353f03bc798aa123e43f4"},{"entity":"DmMessage","digest":"803ae71026ebbc468a2eae70635ad631875c9daa866fd6497ba95f12baf81bf7"},{"entity":"FollowEdge","digest":"69170dcdf305d2893083c376bb1e48bee57a477443f89f9d317c0f3e7f92f919"},{"entity":"UserBlock","digest":"9a5e9e046878cd0b75f7d569ec6950c767e9f318769c52cdfca3b7432fecb94b"},{"entity":"DmConversation rollup","digest":""},{"entity":"DmMessage rollup","digest":"dc5db26b5b8170d954da68de772a75edea944600f773e11dd5f9a433e706a978"},{"entity":"FollowEdge rollup","digest":""},{"entity":"UserBlock rollup","digest":""}]$declarations$);
 
 -- Required fields, after the declarations have been registered.  Idempotent.
 --

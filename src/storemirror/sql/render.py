@@ -20,8 +20,10 @@ from storemirror.sql.catalogue import WantedEntity, rollup_entry
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
-#: Version of tables and procedures together; counted up when a template changes what is installed.
-SCHEMA_VERSION: Final = 2
+#: Version of tables and procedures together; counted up with a release that changes what is
+#: installed.  What a checkout before the first release has installed lacks tables of today's, and
+#: `schema status` names them.
+SCHEMA_VERSION: Final = 1
 #: Versions a writer works on: its own and the one before.
 SUPPORTED_VERSIONS: Final = (SCHEMA_VERSION, SCHEMA_VERSION - 1)
 
