@@ -1,8 +1,9 @@
 """
-Several parts in one process: they run together, and end together, one after the other.
+Several parts in one process: they run together and end together, the first before the others.
 
 The order is the events' way: what takes them in ends first, so that what was taken in is still
-carried on.
+carried on.  The others end at the same time: one after the other, each with a time-out of its own,
+they would need more time than a platform leaves between its signal and its kill.
 """
 
 from __future__ import annotations
@@ -37,19 +38,18 @@ async def run_together(
     parts: Sequence[Part], stop: asyncio.Event, *, clock: Clock, timeout_s: float
 ) -> None:
     """
-    Run parts until `stop` is set or one of them fails; then end them in their order.
-
-    A part is asked to end when the one before it has ended.
+    Run parts until `stop` is set or one of them fails; then end them, the first before the others.
 
     Args:
-        parts: the first is the first to end.
+        parts: when the first has ended, all others are asked to.
         stop: ends all.
         clock: for the deadline.
         timeout_s: seconds in which all must have ended; a part that has not is cut short.
 
     Raises:
-        Exception: the error of the first part that failed; the others were ended in order.
-        RuntimeError: a part ended although nobody had asked it to: a mistake of ours.
+        Exception: the error of the first part that failed; the others were ended.
+        RuntimeError: a part ended, or was cancelled, although nobody had asked it to: a mistake of
+            ours.
     """
     running = [_Running(part) for part in parts]
     asked = asyncio.create_task(stop.wait())
@@ -59,8 +59,9 @@ async def run_together(
         failure = next((one.failure for one in running if one.failure), None)
         _log.info(LogEvent.PARTS_ENDING.value, cause=_cause_of(running))
         deadline_s = clock.monotonic_s() + timeout_s
-        for one in running:
-            await one.end(clock, deadline_s)
+        first, *others = running
+        await first.end(clock, deadline_s)
+        await asyncio.gather(*(one.end(clock, deadline_s) for one in others))
     finally:
         for task in (asked, *(one.task for one in running)):
             await _cancelled(task)
@@ -82,8 +83,10 @@ class _Running:
     @property
     def failure(self) -> BaseException | None:
         """Give the error that the part ended with."""
-        if not self.task.done() or self.task.cancelled():
+        if not self.task.done():
             return None
+        if self.task.cancelled():
+            return None if self._stop.is_set() else RuntimeError(f"{self.name} was cancelled")
         return self.task.exception()
 
     async def end(self, clock: Clock, deadline_s: float) -> None:
