@@ -141,7 +141,7 @@ def purge_dead_letters(
     if not yes and (as_json or not sys.stdin.isatty()):
         raise UsageRefused("dlq purge removes for good: say --yes; nothing was changed")
     parts = Parts(context.obj.settings())
-    parts.require("bus.dsn", "sql.dsn")
+    parts.require(*parts.bus_settings, "sql.dsn")
     planned_count, removed_count = asyncio.run(
         _purge(parts, reason, older_than_days, is_asking=not yes)
     )

@@ -107,7 +107,7 @@ def rebase(
     )
     refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
-    parts.require(*parts.store_settings, "bus.dsn", "sql.dsn")
+    parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
     if not dry_run:
         refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
     ended = asyncio.run(_run(parts, wish))
