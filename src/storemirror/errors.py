@@ -18,6 +18,7 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │       ├── SchemaBoundElsewhere 6  the schema mirrors another Firestore
     │       └── SchemaChangeRefused 6   tables that are there stand in the way; nothing changed
     ├── BusRefused                  5   the bus said no; a mend is needed before a retry
+    │   └── MessageRefused          5   it never takes this message; others it may
     ├── SourceRefused               5   the document store said no; nothing was read or written
     │   └── ReadTimeRefused         5   the store does not show this moment, or no longer
     ├── ClockSkewed                 5   this machine's clock is wrong; nothing written
@@ -193,12 +194,16 @@ class SchemaChangeRefused(SchemaMismatch):
 
 
 class BusRefused(StoreMirrorError):
-    """The bus said no: rights, a missing topic, a message too large.  Nothing was published."""
+    """The bus said no: rights, a missing topic, a full one.  Nothing was published."""
 
-    hint = (
-        "Read the words of the bus above: rights, the topic and the size of the message come first."
-    )
+    hint = "Read the words of the bus above: rights, the topic and its quota come first."
     exit_status = 5
+
+
+class MessageRefused(BusRefused):
+    """The bus can never take this message: too large, or not to be stored.  It takes others."""
+
+    hint = "Read the words of the bus above: they name the message, and what of it is not taken."
 
 
 class SourceRefused(StoreMirrorError):

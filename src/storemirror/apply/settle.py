@@ -13,8 +13,8 @@ from typing import Final
 from storemirror.apply.port import Taken
 from storemirror.clock import SECOND_US
 from storemirror.errors import (
-    BusRefused,
     DatabaseRefused,
+    MessageRefused,
     PoisonEventError,
     SchemaMismatch,
     TransientError,
@@ -90,13 +90,13 @@ def is_worth_waiting_for(error: Exception) -> bool:
 def decide_reread_settlement(error: Exception) -> Settlement:
     """Tell what becomes of an expired event whose document could not be published anew.
 
-    A document that can never be an event, or that the bus refuses (too large), is set aside with
-    that reason; a source that does not answer, or says no, is not the event's fault.
+    A document that can never be an event, or that the bus can never take (too large), is set aside
+    with that reason; a source or a bus that does not answer, or says no, is not the event's fault.
 
     >>> decide_reread_settlement(TransientError("no answer")).value
     'abandon'
     """
-    is_own_fault = isinstance(error, PoisonEventError | BusRefused)
+    is_own_fault = isinstance(error, PoisonEventError | MessageRefused)
     return Settlement.DEAD_LETTER if is_own_fault else Settlement.ABANDON
 
 

@@ -170,7 +170,7 @@ class Publisher(Protocol):
         Raises:
             BusUnavailable: published or not is unknown; publishing again is safe, the ids are
                 recognised.
-            BusRefused: nothing was published.
+            BusRefused: nothing was published; `MessageRefused`: because of one of the messages.
         """
         ...
 

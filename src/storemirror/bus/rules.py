@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message, TopicSpec
-from storemirror.errors import BusRefused
+from storemirror.errors import BusRefused, MessageRefused
 
 #: Most characters of a message id; Service Bus takes no more.
 MAX_MESSAGE_ID_LENGTH: Final = 128
@@ -20,12 +20,13 @@ def refuse_bad_messages(messages: Sequence[Message]) -> None:
     See that messages can be published on any bus.
 
     Raises:
-        BusRefused: an id is empty or too long, or a text cannot be stored as UTF-8.
+        MessageRefused: an id is empty or too long, or a text cannot be stored as UTF-8.
     """
     for message in messages:
         problem = _problem_of(message)
         if problem is not None:
-            raise BusRefused(f"message {message.message_id[:160]!r}: {problem}; nothing published")
+            name = repr(message.message_id[:160])
+            raise MessageRefused(f"message {name}: {problem}; nothing published")
 
 
 def _problem_of(message: Message) -> str | None:
@@ -98,7 +99,7 @@ def replacement_of(letter: DeadLetter, *, run: str) -> Message:
     Give the message that replaces a dead letter's.
 
     Raises:
-        BusRefused: the new id would be no id; nothing was changed.
+        MessageRefused: the new id would be no id; nothing was changed.
     """
     message = letter.message
     replacement = Message(

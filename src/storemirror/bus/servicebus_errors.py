@@ -23,7 +23,7 @@ from azure.servicebus.exceptions import (
     ServiceBusQuotaExceededError,
 )
 
-from storemirror.errors import BusRefused, BusUnavailable
+from storemirror.errors import BusRefused, BusUnavailable, MessageRefused
 
 
 class Role(enum.StrEnum):
@@ -59,7 +59,8 @@ def translated(exc: Exception, operation: Operation) -> BusRefused | BusUnavaila
     cannot = f"cannot {operation.what} in {operation.namespace}"
     refusal = _refusal(exc, operation)
     if refusal is not None:
-        return BusRefused(f"{cannot}: {refusal} ({described(exc)})")
+        refused = MessageRefused if isinstance(exc, MessageSizeExceededError) else BusRefused
+        return refused(f"{cannot}: {refusal} ({described(exc)})")
     return BusUnavailable(f"{cannot}: Service Bus did not answer ({described(exc)})")
 
 

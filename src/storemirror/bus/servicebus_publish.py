@@ -18,7 +18,7 @@ from storemirror.bus.servicebus_errors import Operation, Role, translated, trans
 from storemirror.bus.servicebus_link import OpenPart, opened
 from storemirror.bus.servicebus_message import outgoing, without_contents
 from storemirror.bus.servicebus_namespace import Namespace
-from storemirror.errors import BusRefused, BusUnavailable
+from storemirror.errors import BusRefused, BusUnavailable, MessageRefused
 
 #: How long a send may take before it counts as unanswered.
 SEND_TIMEOUT_S: Final = 20.0
@@ -98,6 +98,8 @@ class ServiceBusPublisher:
                 orders, self._orders = self._orders, []
                 try:
                     await self._send(orders)
+                except MessageRefused as exc:
+                    await self._send_alone(orders, exc)
                 except (BusRefused, BusUnavailable) as exc:
                     _fail(orders, exc)
         finally:
@@ -105,6 +107,18 @@ class ServiceBusPublisher:
             cut_off = BusUnavailable("publishing was cut off; publishing again is safe")
             _fail([*orders, *self._orders], cut_off)
             self._orders = []
+
+    async def _send_alone(self, orders: Sequence[_Order], refusal: MessageRefused) -> None:
+        """Send each order by itself: the message that was refused is one caller's alone."""
+        waiting = [order for order in orders if not order.done.done()]
+        if len(waiting) == 1:
+            _fail(waiting, refusal)
+            return
+        for order in waiting:
+            try:
+                await self._send([order])
+            except (BusRefused, BusUnavailable) as exc:
+                _fail([order], exc)
 
     async def _send(self, orders: Sequence[_Order]) -> None:
         """Send orders in as few batches as there can be, and tell each what became of it."""
@@ -196,7 +210,7 @@ async def _fitting(
     Give the message in the wire's form; without its contents where it is too large.
 
     Raises:
-        BusRefused: it is too large, and has no contents that could be read elsewhere.
+        MessageRefused: it is too large, and has no contents that could be read elsewhere.
     """
     if isinstance(message, ServiceBusMessage):
         return message
@@ -207,7 +221,7 @@ async def _fitting(
         return whole
     referring = without_contents(message)
     if referring is None:
-        raise BusRefused(
+        raise MessageRefused(
             f"cannot {operation.what} in {operation.namespace}: message {message.message_id} has "
             f"{len(message.body)} bytes, a message there at most {largest}; "
             "nothing was published"

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from storemirror.bus.port import Message, Publisher
-from storemirror.errors import BusRefused, EntityUnknown, TransientError
+from storemirror.errors import BusRefused, EntityUnknown, MessageRefused, TransientError
 from storemirror.model.entity import Model
 from storemirror.source.eventarc import decode_delivery, traceparent_of
 from storemirror.source.gathering import GatheringPublisher
@@ -95,7 +95,7 @@ class Deliveries:
 
         Returns:
             `DONE_STATUS`: the bus has its event, or there is nothing to tell.  `AGAIN_STATUS`:
-            published or not is unknown; the delivery must come again.
+            published or not is unknown, or the bus says no; the delivery must come again.
         """
         size_bytes = len(body) if size_bytes is None else size_bytes
         if size_bytes > BODY_MAX_BYTES:
@@ -136,7 +136,7 @@ class Deliveries:
         """Publish what a delivery tells, and give the answer's status."""
         try:
             if isinstance(told, Message):
-                refusal = await self._refusal_by_bus(told)
+                refusal = await self._refusal_of(told)
                 if refusal is None:
                     self.counts.published_count += 1
                     return self._answered_by_bus()
@@ -155,10 +155,10 @@ class Deliveries:
         _log.error(LogEvent.DELIVERY_UNREADABLE.value, reason=told.reason, path=told.path)
         return self._answered_by_bus()
 
-    async def _refusal_by_bus(self, message: Message) -> BusRefused | None:
+    async def _refusal_of(self, message: Message) -> MessageRefused | None:
         try:
             await self._gathering.publish(message)
-        except BusRefused as exc:
+        except MessageRefused as exc:
             return exc
         return None
 

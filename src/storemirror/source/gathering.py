@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from storemirror.bus.port import Message, Publisher, PublishResult
-from storemirror.errors import BusRefused
+from storemirror.errors import MessageRefused
 
 #: Most messages, and most bytes of bodies, published at once.
 BATCH_MAX_COUNT: Final = 500
@@ -46,7 +46,8 @@ class GatheringPublisher:
 
         Raises:
             BusUnavailable: published or not is unknown; publishing again is safe.
-            BusRefused: this message was not published; its neighbours were not harmed.
+            MessageRefused: this one was not published; its neighbours were not harmed.
+            BusRefused: the bus says no to everybody; nothing was published.
         """
         batch = self._open
         if batch is None or batch.is_full:
@@ -59,25 +60,25 @@ class GatheringPublisher:
         if refusal is not None:
             raise refusal
 
-    async def _flush(self, batch: _Batch) -> Sequence[BusRefused | None]:
+    async def _flush(self, batch: _Batch) -> Sequence[MessageRefused | None]:
         """Publish a batch when its turn has come; gives what was refused, by place."""
         async with self._turns:
             if self._open is batch:
                 self._open = None
             try:
                 self._count(await self._publisher.publish(batch.messages))
-            except BusRefused as exc:
+            except MessageRefused as exc:
                 if len(batch.messages) == 1:
                     return [exc]
             else:
                 return [None] * len(batch.messages)
             return [await self._refusal_of(message) for message in batch.messages]
 
-    async def _refusal_of(self, message: Message) -> BusRefused | None:
+    async def _refusal_of(self, message: Message) -> MessageRefused | None:
         """Publish one message of a batch that was refused: another one may be the cause."""
         try:
             self._count(await self._publisher.publish([message]))
-        except BusRefused as exc:
+        except MessageRefused as exc:
             return exc
         return None
 
@@ -91,7 +92,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.task: asyncio.Task[Sequence[BusRefused | None]] | None = None
+        self.task: asyncio.Task[Sequence[MessageRefused | None]] | None = None
         self._size_bytes = 0
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from storemirror.bus.port import Rejection
+from storemirror.bus.port import PublishResult, Rejection
 from storemirror.bus.servicebus import (
     Namespace,
     ServiceBusAddress,
@@ -17,7 +17,7 @@ from storemirror.bus.servicebus import (
     ServiceBusPublisher,
 )
 from storemirror.clock import SystemClock
-from storemirror.errors import BusRefused, BusUnavailable, ConfigError
+from storemirror.errors import BusRefused, BusUnavailable, ConfigError, MessageRefused
 from storemirror.event.envelope import Reference, decode_event
 from tests.contract.bus.servicebus_under_test import ServiceBusUnderTest
 from tests.contract.bus.under_test import (
@@ -31,7 +31,7 @@ from tests.contract.bus.under_test import (
 )
 from tests.integration.apply.pipe import SOURCE, a_chat_message, message_of
 from tests.standins.servicebus import StandIn
-from tests.standins.servicebus.faults import BUSY, QUOTA
+from tests.standins.servicebus.faults import BUSY, QUOTA, TOO_LARGE
 
 
 @pytest.fixture
@@ -237,9 +237,34 @@ async def test_what_is_too_large_and_no_document_is_refused_alone(
         publisher.publish([a_message("small")]),
         return_exceptions=True,
     )
-    assert isinstance(results[0], BusRefused)
+    assert isinstance(results[0], MessageRefused)
     assert "300000 bytes" in str(results[0])
     assert ids(await receive_now(bus.consumer())) == ["small"]
+
+
+async def test_a_size_that_the_service_refuses_is_blamed_on_one_caller(
+    bus: ServiceBusUnderTest, standin: StandIn
+) -> None:
+    """What goes in one batch with it would be set aside for its sake.  Refs #4."""
+    publisher = bus.publisher()
+    standin.faults.refuse_sends(TOO_LARGE, 2)
+    results = await asyncio.gather(
+        publisher.publish([a_message("large")]),
+        publisher.publish([a_message("small")]),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [MessageRefused, PublishResult]
+    assert ids(await receive_now(bus.consumer())) == ["small"]
+
+
+async def test_a_refusal_that_no_message_is_to_blame_for_is_none_of_a_message(
+    bus: ServiceBusUnderTest, standin: StandIn
+) -> None:
+    """A full topic takes none: whoever set messages aside for it would set all aside.  Refs #4."""
+    standin.faults.refuse_sends(QUOTA)
+    with pytest.raises(BusRefused) as refused:
+        await bus.publisher().publish(messages(1))
+    assert not isinstance(refused.value, MessageRefused)
 
 
 # Dead letters

@@ -14,6 +14,7 @@ from storemirror.errors import (
     BusRefused,
     BusUnavailable,
     DatabaseRefused,
+    MessageRefused,
     SchemaMismatch,
     SourceUnavailable,
     SqlUnavailable,
@@ -406,9 +407,9 @@ async def test_an_expired_event_whose_replacement_the_bus_refuses_is_set_aside(
     await pipe.set_purge_horizon("2026-01-02")
     late = a_chat_message(1)
     await pipe.publish([late, a_follow(1)])
-    reread = a_reread(late, [BusRefused("the message is too large")])
+    reread = a_reread(late, [MessageRefused("the message is too large")])
     await pipe.run_until_empty(pipe.processor(reread=reread))
     (letter,) = await pipe.dead_letters()
-    assert (letter.message.message_id, letter.reason) == (late.event_id, "BusRefused")
+    assert (letter.message.message_id, letter.reason) == (late.event_id, "MessageRefused")
     assert "too large" in letter.description
     assert await pipe.under_test.mirror.row(pipe.model["FollowEdge"], ("u1", "v")) is not None

@@ -14,6 +14,7 @@ from storemirror.clock import SystemClock
 from storemirror.errors import (
     BusRefused,
     BusUnavailable,
+    MessageRefused,
     SourceRefused,
     SourceUnavailable,
     StoreMirrorError,
@@ -190,12 +191,30 @@ async def test_what_the_bus_refuses_while_it_waits_is_set_aside(pipe: Pipe) -> N
         return try_count > 3
 
     source.answers = is_back
-    publisher = RefusingPublisher(pipe.publisher, BusRefused("the message is too large"))
+    publisher = RefusingPublisher(pipe.publisher, MessageRefused("too large"))
     cut = dataclasses.replace(pipe, publisher=publisher)
     await pipe.run_until_empty(cut.processor(reread=source))
     (letter,) = await pipe.dead_letters()
-    assert letter.reason == "BusRefused"
+    assert letter.reason == "MessageRefused"
     assert letter.message.message_id in {change.event_id for change in LATE}
+
+
+async def test_a_bus_that_says_no_to_everything_is_waited_for(pipe: Pipe) -> None:
+    """A writer without the right to send must not set aside every expired event.  Refs #4."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    refusals = [BusRefused("no right to send") for _ in range(3)]
+    publisher = RefusingPublisher(pipe.publisher, *refusals)
+    source = Source(SourceUnavailable("silent"))
+
+    async def always(_: int) -> bool:
+        return True
+
+    source.answers = always
+    cut = dataclasses.replace(pipe, publisher=publisher)
+    await pipe.run_until_empty(cut.processor(reread=source))
+    assert not publisher.errors
+    await assert_all_reread(pipe)
 
 
 async def test_what_lost_its_lock_while_it_waited_comes_again(pipe: Pipe) -> None:

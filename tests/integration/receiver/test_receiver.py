@@ -110,10 +110,10 @@ async def test_an_event_that_the_bus_refuses_becomes_a_dead_letter(receiver: Hos
 async def test_nothing_is_acknowledged_while_the_bus_is_down(
     receiver: Hosted, error: Exception
 ) -> None:
-    """Eventarc keeps it for 24 hours; the next time it is taken."""
-    receiver.publisher.faults_before.extend([error, error])
+    """Eventarc keeps it for 24 hours: the next time it is taken.  No dead letter comes of it."""
+    receiver.publisher.faults_before.append(error)
     assert await receiver.write() == 503
-    receiver.publisher.faults_before.clear()
+    assert not receiver.publisher.faults_before
     assert await receiver.depth() == 0
     assert (await receiver.counts())["is_bus_failing"] is True
     assert await receiver.write() == 204

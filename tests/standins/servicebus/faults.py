@@ -8,6 +8,7 @@ from tests.standins.servicebus.message import AmqpError
 
 BUSY = "com.microsoft:server-busy"
 QUOTA = "amqp:resource-limit-exceeded"
+TOO_LARGE = "amqp:link:message-size-exceeded"
 
 
 class Faults:

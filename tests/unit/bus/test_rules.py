@@ -6,13 +6,13 @@ import pytest
 
 from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message
 from storemirror.bus.rules import MAX_REASON_LENGTH, refuse_bad_messages, replacement_of, storable
-from storemirror.errors import BusRefused
+from storemirror.errors import MessageRefused
 
 
 def test_a_refusal_names_the_message_and_not_its_body() -> None:
     """Logs are read by people who may not read documents."""
     bad = Message(message_id="x" * 129, body=b"secret", content_type="")
-    with pytest.raises(BusRefused, match="129") as refused:
+    with pytest.raises(MessageRefused, match="129") as refused:
         refuse_bad_messages([bad])
     assert "secret" not in str(refused.value)
 

@@ -11,7 +11,7 @@ import pytest
 from storemirror.bus.memory import MemoryBus, MemoryPublisher
 from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER, Message, PublishResult, TopicSpec
 from storemirror.clock import SystemClock
-from storemirror.errors import BusRefused, BusUnavailable
+from storemirror.errors import BusRefused, BusUnavailable, MessageRefused, StoreMirrorError
 from storemirror.source.gathering import BATCH_MAX_COUNT, GatheringPublisher
 
 
@@ -94,18 +94,23 @@ async def test_a_refused_message_does_not_harm_its_neighbours(
     gathering = GatheringPublisher(publisher)
     messages = [a_message("a"), a_message("b" * 129), a_message("c")]
     results = await published(gathering, publisher, messages)
-    assert [type(result) for result in results] == [type(None), BusRefused, type(None)]
+    assert [type(result) for result in results] == [type(None), MessageRefused, type(None)]
     assert await depth(bus) == 2
 
 
+@pytest.mark.parametrize("fault", [BusUnavailable("gone"), BusRefused("no right to send")])
 async def test_an_outage_is_told_to_everyone_in_the_batch(
-    bus: MemoryBus, publisher: GatedPublisher
+    bus: MemoryBus, publisher: GatedPublisher, fault: StoreMirrorError
 ) -> None:
-    """Each of them must be delivered again; the next one goes through."""
+    """Each of them must be delivered again, and is not tried by itself; the next one goes through.
+
+    Refs #4.
+    """
     gathering = GatheringPublisher(publisher)
-    publisher.faults.append(BusUnavailable("gone"))
+    publisher.faults.append(fault)
     results = await published(gathering, publisher, [a_message("a"), a_message("b")])
-    assert [type(result) for result in results] == [BusUnavailable, BusUnavailable]
+    assert results == [fault, fault]
+    assert publisher.sizes == [2]
     await gathering.publish(a_message("a"))
     assert await depth(bus) == 1
 
