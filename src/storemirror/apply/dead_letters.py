@@ -12,8 +12,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from storemirror.bus.port import BusAdmin, DeadLetter
-from storemirror.errors import EntityUnknown
+from storemirror.bus.port import BusAdmin, DeadLetter, Message
+from storemirror.bus.rules import is_storable
+from storemirror.errors import EntityUnknown, EnvelopeInvalid
+from storemirror.event.binding import structured_body
+from storemirror.event.envelope import document_of
 from storemirror.model.entity import Model
 from storemirror.sql.port import SqlMirror, UnverifiedDocument
 
@@ -91,9 +94,13 @@ async def purge(plan: PurgePlan, admin: BusAdmin, subscription: str, mirror: Sql
 
 
 def mark_of(letter: DeadLetter, model: Model) -> UnverifiedDocument:
-    """Give the mark of a dead letter's document, as far as its message tells which one it is."""
-    properties = letter.message.properties
-    path, version = properties.get("path"), properties.get("version", "")
+    """
+    Give the mark of a dead letter's document, as far as its message tells which one it is.
+
+    In doubt it has no path: one with a wrong path would be cleared by another document's event,
+    and the loss be forgotten.
+    """
+    path, version = _document_of(letter.message)
     entity, key = _entity_of(path, model)
     return UnverifiedDocument(
         message_id=letter.message.message_id,
@@ -101,8 +108,33 @@ def mark_of(letter: DeadLetter, model: Model) -> UnverifiedDocument:
         path=path,
         entity=entity,
         key=key,
-        version=int(version) if version.isascii() and version.isdigit() else None,
+        version=version,
     )
+
+
+def _document_of(message: Message) -> tuple[str | None, int | None]:
+    """Give path and version by the body, which the writer applies; none if anything speaks against.
+
+    Properties are there for filters and people, and whoever published can have set any.
+    """
+    properties = message.properties
+    try:
+        body = structured_body(
+            message.body, content_type=message.content_type, properties=properties
+        )
+    except EnvelopeInvalid:
+        return None, None
+    told = document_of(body)
+    # A NUL, which JSON can write and no message could, cannot be stored.
+    if told is None or not is_storable(told[0]):
+        return None, None
+    path, version = told
+    version_text = "" if version is None else str(version)
+    is_contradicted = (
+        properties.get("path", path) != path
+        or properties.get("version", version_text) != version_text
+    )
+    return (None, None) if is_contradicted else (path, version)
 
 
 def _entity_of(path: str | None, model: Model) -> tuple[str | None, tuple[str, ...] | None]:

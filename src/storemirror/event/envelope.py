@@ -189,6 +189,38 @@ def decode_change(body: bytes, *, source: str) -> Change:
     return _change(_READER.read(body), source)
 
 
+def document_of(body: bytes) -> tuple[str, int | None] | None:
+    """
+    Give path and version of the document that an event is about, of whichever Firestore it is.
+
+    Args:
+        body: UTF-8 JSON, structured mode.
+
+    Returns:
+        No version: the source could not read the delivery, and passed it on with its path.  None:
+        no event that can be read, or one whose id is not that of path and version.
+    """
+    try:
+        envelope = _READER.read(body)
+        path, version = envelope.data.path, _int64(envelope.data.version)
+        is_known = envelope.type in _READABLE and envelope.id == event_id_of(path, version)
+    except (EnvelopeInvalid, ValueError):
+        path = _unreadable_path(body)
+        return (path, None) if path else None
+    return (path, version) if is_known else None
+
+
+def _unreadable_path(body: bytes) -> str:
+    """Give the path of a delivery that the source could not read; empty where there is none."""
+    try:
+        head = _HEAD_DECODER.decode(body)
+    except _UNDECODABLE:
+        return ""
+    if head.type != EventType.UNREADABLE or not isinstance(head.subject, str):
+        return ""
+    return head.subject.removeprefix("documents/")
+
+
 def _reference(envelope: Envelope[EventData], source: str) -> Reference:
     """Give what an event without contents points at."""
     data = envelope.data
