@@ -22,6 +22,7 @@ from storemirror.apply.port import Reread, Taken, WriterSettings
 from storemirror.apply.settle import Settlement, decide_reread_settlement
 from storemirror.apply.settler import Settler
 from storemirror.bus.port import Delivery, Message, Publisher, Rejection
+from storemirror.bus.rules import same_event_anew
 from storemirror.clock import Clock
 from storemirror.errors import StoreMirrorError
 from storemirror.telemetry import LogEvent
@@ -45,12 +46,10 @@ def put_back_message(delivery: Delivery) -> Message:
     """
     Give the message that stands for a delivery from here on.
 
-    Its id is new, or duplicate detection would swallow it, and the same whoever repeats this.
+    Its id is new, and the same whoever repeats this.  It tells since when its event waits.
     """
-    message = delivery.message
-    number = delivery.sequence_number
-    base = message.message_id.split(".", 1)[0]
-    return dataclasses.replace(message, message_id=f"{base}.waited-{number}")
+    run = f"waited-{delivery.sequence_number}"
+    return same_event_anew(delivery.message, run=run, enqueued_at_us=delivery.enqueued_at_us)
 
 
 class Rereader:

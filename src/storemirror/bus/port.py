@@ -17,6 +17,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from storemirror.clock import LAST_US
+
 TOPIC: Final = "realtime-mirror"
 SUBSCRIPTION_SQL_WRITER: Final = "sql-writer"
 SUBSCRIPTION_MONITORING: Final = "monitoring"
@@ -25,7 +27,7 @@ MAX_DELIVERY_REASON: Final = "MaxDeliveryCountExceeded"
 EXPIRED_REASON: Final = "TTLExpiredException"
 #: Property that says which dead letter a message replaces.
 RESUBMITTED_FROM: Final = "storemirror-resubmitted-from"
-#: Property that says when the first of the messages that a dead letter goes back to was enqueued:
+#: Property that says when the first of the messages that this one goes back to was enqueued:
 #: microseconds since the Unix epoch, by the bus's clock.
 FIRST_ENQUEUED: Final = "storemirror-first-enqueued-us"
 
@@ -40,6 +42,19 @@ class Message:
     content_type: str
     #: Application properties, for filters and people: type, entity, origin, version, path.
     properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def first_enqueued_us(message: Message, *, enqueued_at_us: int) -> int:
+    """
+    Tell when the first of the messages that a message goes back to was enqueued.
+
+    Args:
+        message: its property `FIRST_ENQUEUED` is not believed where it is no time.
+        enqueued_at_us: the message's own, microseconds since the Unix epoch.
+    """
+    told = message.properties.get(FIRST_ENQUEUED, "")
+    is_number = told.isascii() and told.isdigit() and len(told) <= len(str(LAST_US))
+    return int(told) if is_number and int(told) <= LAST_US else enqueued_at_us
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -81,8 +96,7 @@ class DeadLetter:
     @property
     def first_enqueued_at_us(self) -> int:
         """Tell when the event was first seen, before it was ever resubmitted."""
-        told = self.message.properties.get(FIRST_ENQUEUED, "")
-        return int(told) if told.isascii() and told.isdigit() else self.enqueued_at_us
+        return first_enqueued_us(self.message, enqueued_at_us=self.enqueued_at_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +135,9 @@ class SubscriptionStats:
     #: Deliveries completed since the subscription exists, resubmitted ones included; None: the
     #: bus does not count them (Service Bus).
     completed_count: int | None
-    #: Age of the oldest waiting or locked message; None when there is none.
+    #: Age of the oldest waiting or locked message; None when there is none.  By that message's own
+    #: enqueue time: what was put back or resubmitted counts from then, since `FIRST_ENQUEUED` of
+    #: each would have to be read.
     oldest_age_s: float | None
     #: Enqueue time of that message, microseconds since the Unix epoch, by the bus's clock.
     oldest_enqueued_at_us: int | None

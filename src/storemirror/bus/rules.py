@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message, TopicSpec
+from storemirror.bus.port import (
+    FIRST_ENQUEUED,
+    RESUBMITTED_FROM,
+    DeadLetter,
+    Message,
+    TopicSpec,
+    first_enqueued_us,
+)
 from storemirror.errors import BusRefused, MessageRefused
 
 #: Most characters of a message id; Service Bus takes no more.
@@ -101,16 +109,26 @@ def replacement_of(letter: DeadLetter, *, run: str) -> Message:
     Raises:
         MessageRefused: the new id would be no id; nothing was changed.
     """
-    message = letter.message
-    replacement = Message(
-        message_id=f"{message.message_id.partition('.')[0]}.{run}",
-        body=message.body,
-        content_type=message.content_type,
-        properties={
-            **message.properties,
-            RESUBMITTED_FROM: message.message_id,
-            FIRST_ENQUEUED: str(letter.first_enqueued_at_us),
-        },
-    )
+    told = {**letter.message.properties, RESUBMITTED_FROM: letter.message.message_id}
+    message = dataclasses.replace(letter.message, properties=told)
+    replacement = same_event_anew(message, run=run, enqueued_at_us=letter.enqueued_at_us)
     refuse_bad_messages((replacement,))
     return replacement
+
+
+def same_event_anew(message: Message, *, run: str, enqueued_at_us: int) -> Message:
+    """
+    Give the message that stands for another one from here on: the same event, under a new id.
+
+    Args:
+        message: what it replaces.
+        run: ends the new id, or duplicate detection would swallow it.
+        enqueued_at_us: of `message`, microseconds since the Unix epoch; told on as
+            `FIRST_ENQUEUED`, unless the message tells of a first one already.
+    """
+    first_us = first_enqueued_us(message, enqueued_at_us=enqueued_at_us)
+    return dataclasses.replace(
+        message,
+        message_id=f"{message.message_id.partition('.')[0]}.{run}",
+        properties={**message.properties, FIRST_ENQUEUED: str(first_us)},
+    )

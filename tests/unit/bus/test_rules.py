@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Message
+from storemirror.apply.reread import put_back_message
+from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Delivery, Message
 from storemirror.bus.rules import MAX_REASON_LENGTH, refuse_bad_messages, replacement_of, storable
 from storemirror.errors import MessageRefused
 
@@ -48,9 +50,33 @@ def test_an_event_is_first_seen_when_its_first_message_was() -> None:
     assert [letter.first_enqueued_at_us for letter in (first, again, last)] == [7, 7, 7]
 
 
-def test_a_first_time_that_is_no_number_is_not_believed() -> None:
-    """Anybody may publish with any properties."""
-    properties = {FIRST_ENQUEUED: "yesterday"}
+def test_an_event_that_was_put_back_is_no_younger_for_that() -> None:
+    """A document store that was out for a day would else not be seen in it.  Refs #4."""
+    message = Message(message_id="e1.r1", body=b"b", content_type="c", properties={"k": "v"})
+    delivery = Delivery(
+        message=message,
+        lock_token="t",
+        sequence_number=5,
+        delivery_count=1,
+        enqueued_at_us=7,
+        locked_until_us=9,
+    )
+    once = put_back_message(delivery)
+    assert once == Message(
+        message_id="e1.waited-5",
+        body=b"b",
+        content_type="c",
+        properties={"k": "v", FIRST_ENQUEUED: "7"},
+    )
+    later = msgspec.structs.replace(delivery, message=once, enqueued_at_us=8)
+    assert put_back_message(later).properties[FIRST_ENQUEUED] == "7"
+    assert a_letter(once, enqueued_at_us=8).first_enqueued_at_us == 7
+
+
+@pytest.mark.parametrize("told", ["", "yesterday", "-1", "²", "9" * 18, "9" * 5_000])
+def test_a_first_time_that_is_none_is_not_believed(told: str) -> None:
+    """Anybody may publish with any properties.  Refs #4."""
+    properties = {FIRST_ENQUEUED: told}
     message = Message(message_id="e1", body=b"", content_type="", properties=properties)
     assert a_letter(message, enqueued_at_us=7).first_enqueued_at_us == 7
 
