@@ -65,7 +65,7 @@ class Applier:
 
     async def process(self, batch: Sequence[Taken], *, lane: int) -> None:
         """
-        Apply every event of a batch whose lock is still held, and settle its delivery.
+        Apply every event of a batch that is still ours to apply, and settle its delivery.
 
         Raises:
             SqlUnavailable: still after the retries.  What is not settled is still held.
@@ -73,7 +73,7 @@ class Applier:
         """
         parts: deque[Sequence[Taken]] = deque(split_by_delivery(batch))
         while parts:
-            part = self._still_held(parts.popleft())
+            part = self.to_apply(parts.popleft())
             if not part:
                 continue
             try:
@@ -86,11 +86,16 @@ class Applier:
                 continue
             await self._settle(part, outcomes, lane=lane)
 
-    def _still_held(self, part: Sequence[Taken]) -> Sequence[Taken]:
+    def to_apply(self, part: Sequence[Taken]) -> Sequence[Taken]:
+        """Give those whose lock is still held, and that do not wait for the document store."""
         held = self._hand.held_among([taken.delivery for taken in part])
-        if len(held) == len(part):
+        if len(held) == len(part) and self.rereader.is_empty:
             return part
-        return [taken for taken in part if self._hand.holds(taken.delivery)]
+        return [
+            taken
+            for taken in part
+            if self._hand.holds(taken.delivery) and not self.rereader.keeps(taken.delivery)
+        ]
 
     @staticmethod
     def _settlement_of(exc: PoisonEventError, part: Sequence[Taken]) -> Settlement:

@@ -34,7 +34,9 @@ class Settler:
 
     async def abandon(self, deliveries: Sequence[Delivery]) -> None:
         """Give back."""
-        self._stats.abandoned += len(await self._settle(deliveries, self._consumer.abandon))
+        given_back = await self._settle(deliveries, self._consumer.abandon)
+        # In one line with the await, two at a time would lose the count of one.
+        self._stats.abandoned += len(given_back)
 
     async def dead_letter(self, rejections: Sequence[Rejection]) -> None:
         """Set aside, each with its reason."""

@@ -181,6 +181,7 @@ class SqlWriterProcessor:
             asyncio.create_task(self._guarded(self._halt_when(stop))),
             asyncio.create_task(self._guarded(self._hand.keep_locks())),
             asyncio.create_task(self._guarded(self._applier.rereader.keep_trying())),
+            asyncio.create_task(self._guarded(self._applier.rereader.keep_returning())),
         ]
         try:
             await self._guarded(self._receive(on_idle))
@@ -330,7 +331,8 @@ class SqlWriterProcessor:
         if not is_worth_waiting_for(exc):
             self._fail(exc)
             return
-        unsettled = [taken for taken in batch if self._hand.holds(taken.delivery)]
+        # What waits for the document store costs no delivery, and says nothing of the database.
+        unsettled = self._applier.to_apply(batch)
         kept: list[Taken] = []
         if not self._is_gate_closed:
             kept = self._canaries = one_of_each_kind(unsettled)
@@ -388,7 +390,8 @@ class SqlWriterProcessor:
         waiting = self._clear_lanes()
         for lane in self._all_lanes:
             lane.close()
-        await self._settler.abandon([*waiting, *(t.delivery for t in self._canaries)])
+        canaries = self._applier.to_apply(self._canaries)
+        await self._settler.abandon([*waiting, *(taken.delivery for taken in canaries)])
         await first_of(asyncio.wait(lanes), self._clock.sleep(self._settings.shutdown_timeout_s))
         await cancel(lanes)
         await self._applier.rereader.put_back()

@@ -8,20 +8,25 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from storemirror.apply.port import Step
 from storemirror.apply.writer import SqlWriterProcessor
-from storemirror.bus.port import Message, Publisher, PublishResult, SubscriptionSpec
+from storemirror.bus.port import Delivery, Message, Publisher, PublishResult, SubscriptionSpec
 from storemirror.clock import SystemClock
 from storemirror.errors import (
     BusRefused,
     BusUnavailable,
+    EventRefused,
     MessageRefused,
     SourceRefused,
     SourceUnavailable,
+    SqlUnavailable,
     StoreMirrorError,
 )
-from storemirror.event.change import Origin, RowState
-from tests.integration.apply.faulty import FaultyConsumer
+from storemirror.event.change import Origin, Outcome, RowState
+from storemirror.sql.port import RowEvent
+from tests.integration.apply.faulty import FaultyConsumer, FaultyMirror
 from tests.integration.apply.pipe import (
+    SETTINGS,
     START_US,
     Pipe,
     a_change,
@@ -74,10 +79,10 @@ class RefusingPublisher:
         await self._publisher.aclose()
 
 
-async def assert_all_reread(pipe: Pipe) -> None:
+async def assert_all_reread(pipe: Pipe, count: int = len(LATE)) -> None:
     """See that every late message has become the tombstone that its document is."""
     assert await pipe.dead_letters() == []
-    for number in range(len(LATE)):
+    for number in range(count):
         row = await pipe.under_test.mirror.row(pipe.model["DmMessage"], ("c1", f"m{number}"))
         assert row is not None
         assert row.state is RowState.TOMBSTONE
@@ -235,6 +240,143 @@ async def test_what_lost_its_lock_while_it_waited_comes_again(pipe: Pipe) -> Non
     await pipe.run_until_empty(writers[0])
     assert writers[0].stats.lost_locks == len(LATE)
     await assert_all_reread(pipe)
+
+
+class CountingClock(SystemClock):
+    """Counts the longest pauses; those between two tries are drawn, and shorter."""
+
+    def __init__(self) -> None:
+        self.pause_count = 0
+
+    async def sleep(self, duration_s: float) -> None:
+        await super().sleep(duration_s)
+        self.pause_count += duration_s == SETTINGS.retry_max_s
+
+
+async def test_more_than_the_hand_holds_keeps_nothing_else_waiting(pipe: Pipe) -> None:
+    """What waits once took all the room there is, and nothing was received any more (#3).
+
+    What goes back for want of room comes straight back: it goes once a pause, or it would spin.
+    """
+    late = [a_chat_message(number) for number in range(20)]
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish([*late, *(a_follow(number) for number in range(20))])
+    source, clock = Source(SourceUnavailable("silent")), CountingClock()
+    consumer = FaultyConsumer(pipe.new_consumer())
+    received_by_pause: list[tuple[int, int]] = []
+    most_held = 0
+
+    async def is_back(_: int) -> bool:
+        if not received_by_pause:
+            row = await pipe.under_test.mirror.row(pipe.model["FollowEdge"], ("u19", "v"))
+            if row is None or clock.pause_count < 30:
+                return False
+            received_by_pause.append((len(consumer.received), clock.pause_count))
+        return True
+
+    async def look(_: Step, __: Sequence[Delivery]) -> None:
+        nonlocal most_held
+        most_held = max(most_held, writer.in_hand_count)
+
+    source.answers = is_back
+    # Its hand holds four: two wait, and two may be under way.
+    writer = pipe.processor(
+        consumer=consumer,
+        reread=source,
+        hooks=look,
+        clock=clock,
+        lane_count=1,
+        batch_max_events=2,
+        receive_max_count=2,
+    )
+    await pipe.run_until_empty(writer)
+    ((received_count, pause_count),) = received_by_pause
+    assert received_count <= 20 + 4 + 2 * pause_count
+    assert most_held == 4
+    assert {d.delivery_count for d in consumer.received} == {1}
+    assert (writer.stats.abandoned, writer.stats.dead_lettered) == (0, 0)
+    await assert_all_reread(pipe, len(late))
+
+
+async def test_writers_that_end_put_back_what_was_too_much_too(pipe: Pipe) -> None:
+    """It is held until its pause is over, and an end must not cost it a delivery."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish(LATE)
+    source, stop = Source(SourceUnavailable("silent")), asyncio.Event()
+    consumer = FaultyConsumer(pipe.new_consumer())
+
+    async def watch(_: int) -> bool:
+        if writer.stats.expired == 4:
+            stop.set()
+        return False
+
+    source.answers = watch
+    writer = pipe.processor(
+        consumer=consumer,
+        reread=source,
+        clock=UntilTold(asyncio.Event()),
+        retry_max_s=HOUR_S,
+        lane_count=1,
+        batch_max_events=2,
+        receive_max_count=2,
+    )
+    await writer.run(stop)
+    assert len(consumer.received) == 4
+    assert (writer.stats.abandoned, writer.stats.settled, writer.in_hand_count) == (0, 4, 0)
+    assert (await pipe.stats()).depth == len(LATE)
+
+
+class HalfOut(FaultyMirror):
+    """Refuses what is not all of one kind, as for a bad event; then takes no follow edge."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__(pipe)
+        self.is_out = False
+        self.was_out = False
+
+    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+        entities = {event.entity.name for event in events}
+        if len(entities) > 1:
+            raise EventRefused("bad", event_id="", path="")
+        if entities == {"FollowEdge"} and not self.was_out:
+            self.is_out = True
+        if entities == {"FollowEdge"} and self.is_out:
+            raise SqlUnavailable("silent")
+        return await super().apply(events)
+
+
+@pytest.mark.parametrize("ends_meanwhile", [False, True])
+async def test_what_waits_is_not_given_back_for_an_outage_of_the_database(
+    pipe: Pipe, *, ends_meanwhile: bool
+) -> None:
+    """A batch is cut: one part waits for the source, the next meets the outage (#3)."""
+    await pipe.set_purge_horizon("2026-01-02")
+    await pipe.publish([*LATE[:2], a_follow(1), a_follow(2)])
+    mirror, source, stop = HalfOut(pipe), Source(SourceUnavailable("silent")), asyncio.Event()
+
+    async def comes_back() -> None:
+        if mirror.is_out and ends_meanwhile:
+            stop.set()
+            raise SqlUnavailable("silent")
+        mirror.was_out, mirror.is_out = mirror.was_out or mirror.is_out, False
+
+    async def is_back(_: int) -> bool:
+        row = await pipe.under_test.mirror.row(pipe.model["FollowEdge"], ("u2", "v"))
+        return row is not None
+
+    mirror.before_probe, source.answers = comes_back, is_back
+    consumer = FaultyConsumer(pipe.new_consumer())
+    writer = pipe.processor(
+        mirror=mirror, consumer=consumer, reread=source, lane_count=1, receive_max_count=4
+    )
+    await writer.run(stop, on_idle=pipe.stop_when_empty(stop))
+    late_ids = {change.event_id for change in LATE[:2]}
+    late = [d for d in consumer.received if d.message.message_id in late_ids]
+    assert [d.delivery_count for d in late] == [1, 1]
+    assert writer.stats.expired == len(late)
+    assert writer.stats.abandoned == (2 if ends_meanwhile else 1)
+    assert (await pipe.stats()).depth == (4 if ends_meanwhile else 0)
+    assert await pipe.dead_letters() == []
 
 
 class UntilTold(SystemClock):
