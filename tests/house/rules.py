@@ -117,10 +117,11 @@ def declared_packages(pyproject: str) -> set[str]:
     project = tomllib.loads(pyproject)["project"]
     extras = itertools.chain.from_iterable(project.get("optional-dependencies", {}).values())
     listed = [*project["dependencies"], *extras]
+    names = {re.split(r"[\[<>=!~; ]", entry)[0].lower().replace("-", "_") for entry in listed}
+    # Azure's packages share one namespace.
+    shared = {"azure" for name in names if name.startswith("azure_")}
     # pydantic's own core, and what Google's packages bring and document as theirs.
-    return {"pydantic_core", "google", "grpc"} | {
-        re.split(r"[\[<>=!~; ]", entry)[0].lower().replace("-", "_") for entry in listed
-    }
+    return names | shared | {"pydantic_core", "google", "grpc"}
 
 
 def swallows_all(source: str) -> Iterator[str]:
