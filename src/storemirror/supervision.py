@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
+from storemirror.apply.retry import cancel
 from storemirror.clock import Clock
 from storemirror.telemetry import LogEvent
-
-#: Before Python 3.12 `asyncio.wait_for` may swallow a cancellation: it is given again.
-_CANCEL_INTERVAL_S: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -63,10 +61,7 @@ async def run_together(
         await first.end(clock, deadline_s)
         await asyncio.gather(*(one.end(clock, deadline_s) for one in others))
     finally:
-        for task in (asked, *(one.task for one in running)):
-            await _cancelled(task)
-        # Looked at, or the loop complains of those that failed because another one had.
-        await asyncio.gather(*(one.task for one in running), return_exceptions=True)
+        await cancel([asked, *(one.task for one in running)])
     failure = failure or next((one.failure for one in running if one.failure), None)
     if failure is not None:
         raise failure
@@ -97,19 +92,12 @@ class _Running:
         deadline.cancel()
         if not self.task.done():
             _log.error(LogEvent.PART_CUT_SHORT.value, part=self.name)
-            await _cancelled(self.task)
+            await cancel([self.task])
 
     async def _run(self, part: Part) -> None:
         await part.run(self._stop)
         if not self._stop.is_set():
             raise RuntimeError(f"{part.name} ended although nobody had asked it to")
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended; its error, if any, stays with it."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_INTERVAL_S)
 
 
 def _cause_of(running: Sequence[_Running]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -18,15 +18,23 @@ from storemirror.apply.settle import Settlement, decide_settlement
 from storemirror.clock import Clock
 from storemirror.telemetry import LogEvent
 
+#: A cancellation that strikes as the awaited answer arrives is lost by `asyncio.wait_for` before
+#: Python 3.12: it is given again.  Longer than what a cancelled task has to clear up.
+_CANCEL_INTERVAL_S: Final = 1.0
+
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
 
 async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
+    """Cancel tasks and wait until they have ended; their errors, if any, stay with them."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_INTERVAL_S)
+    # Looked at, or the loop complains of those that failed.
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
