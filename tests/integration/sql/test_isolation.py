@@ -62,7 +62,8 @@ async def test_rows_are_on_disk_before_their_events_are_settled(new_database: Ne
             await conn.execute("SET LOCAL synchronous_commit = off")
             now_us = SystemClock().now_us() - 1_000_000
             event = written(installed.model, "FollowEdge", ("a", "b"), now_us)
-            batch = BatchEncoder(installed.model, {"FollowEdge": 1}).events_json([event])
+            revisions = {entity.name: 1 for entity in installed.model}
+            batch = BatchEncoder(installed.model, revisions).events_json([event])
             await conn.execute("SELECT * FROM storemirror.upsert_follow_edge(%s::jsonb)", (batch,))
             setting = await (await conn.execute("SHOW synchronous_commit")).fetchone()
         assert setting == ("on",)
