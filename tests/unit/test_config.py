@@ -148,10 +148,18 @@ def test_the_environment_overrides_the_file() -> None:
 
 
 #: Default, as the reference shows it -> another value that is right.
-OTHER = {"true": "false", "false": "true", "2": "3", "2000": "3", "8000000": "3", "10.0": "3"}
+OTHER = {
+    "postgres": "servicebus",
+    "true": "false",
+    "false": "true",
+    "2": "3",
+    "2000": "3",
+    "8000000": "3",
+    "10.0": "3",
+}
 OTHER |= {"30.0": "3", '"info"': "error", '"embedded"': "firestore", "8085": "3"}
 OTHER |= {'"127.0.0.1"': "0.0.0.0", "512": "1024", "80": "3", "0": "3", "10": "3", "50.0": "3"}
-OTHER |= {"60.0": "3", "25.0": "3"}
+OTHER |= {"60.0": "3", "25.0": "3", '"postgres"': "servicebus"}
 
 
 @pytest.mark.parametrize("doc", settings_reference(), ids=lambda doc: doc.name)
@@ -288,7 +296,7 @@ def test_what_a_command_needs_is_reported_at_once() -> None:
         settings.require("sql.dsn", "bus.dsn", "firestore.project")
     head, *lines = str(caught.value).split("\n  ")
     assert head == "2 settings are missing; nothing was started"
-    assert lines[0].startswith("bus.dsn is not set: where the bus is")
+    assert lines[0].startswith("bus.dsn is not set: where the bus on PostgreSQL is")
     assert lines[0].endswith("Set STOREMIRROR_BUS_DSN, or dsn under [bus] in storemirror.toml.")
     assert lines[1].startswith("firestore.project is not set")
 
