@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
+from tests.support.databases import folder_in_memory
 
 pytest_plugins = ["tests.support.strict_skips", "tests.support.emulator", "tests.support.soak"]
 
@@ -24,7 +25,9 @@ settings.register_profile("deep", max_examples=5_000)
 def postgres() -> Iterator[EmbeddedServer]:
     """One server for the whole run, without flushing to disk: it survives SIGKILL of clients."""
     named = os.environ.get("STOREMIRROR_TEST_POSTGRES_BIN")
-    settings = ServerSettings(bin_dir=Path(named) if named else None, is_durable=False)
+    settings = ServerSettings(
+        bin_dir=Path(named) if named else None, is_durable=False, parent=folder_in_memory()
+    )
     with running_server(settings) as server:
         yield server
 

@@ -22,6 +22,7 @@ from tests.exhaustive.orders import OrdersDone, all_cases
 from tests.exhaustive.postgres_orders import CHUNK as ORDERS_CHUNK
 from tests.exhaustive.postgres_orders import has_orders
 from tests.exhaustive.running import Chunk, Failure
+from tests.support.databases import folder_in_memory
 
 PARTS = ("orders", "model", "postgres")
 _SAY_EVERY_S = 10.0
@@ -145,7 +146,7 @@ def run_model_part(pool: ProcessPoolExecutor, options: argparse.Namespace) -> bo
 
 def run_postgres_part(pool: ProcessPoolExecutor, options: argparse.Namespace) -> bool:
     """Run orders on PostgreSQL for a quarter of the time, then random schedules."""
-    with running_server(ServerSettings(is_durable=False)) as server:
+    with running_server(ServerSettings(is_durable=False, parent=folder_in_memory())) as server:
         dsn = server.dsn("postgres")
         if options.only is None and not _postgres_orders(pool, options, dsn):
             return False

@@ -24,9 +24,12 @@ class Documents:
     def __init__(self, *found: Change | StoreMirrorError) -> None:
         self._found = list(found)
         self.read_count = 0
+        #: Released with each read.
+        self.was_read = asyncio.Semaphore(0)
 
     async def reread(self, path: str, *, run: str) -> Message:
         self.read_count += 1
+        self.was_read.release()
         found = self._found.pop(0) if len(self._found) > 1 else self._found[0]
         if isinstance(found, StoreMirrorError):
             raise found
@@ -101,7 +104,7 @@ async def test_a_lasting_outage_costs_no_delivery_and_stops_nobody(pipe: Pipe) -
     writer = pipe.processor(reread=documents)
     running = asyncio.create_task(writer.run(stop))
     while documents.read_count < 3 or writer.stats.settled < 1:
-        await asyncio.sleep(0)
+        await documents.was_read.acquire()
     assert writer.stats.abandoned == 0, "an outage costs no delivery"
     stop.set()
     await running

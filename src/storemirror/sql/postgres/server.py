@@ -51,6 +51,9 @@ class ServerSettings:
     port: int = 0
     #: False: nothing is flushed to disk, for tests; several times faster.
     is_durable: bool = True
+    #: Folder to make the server's own one in, which the unprivileged user can enter; None: the
+    #: usual one for temporary files.
+    parent: Path | None = None
 
 
 class EmbeddedServer:
@@ -103,7 +106,7 @@ def start_server(settings: ServerSettings) -> EmbeddedServer:
     identity = _identity()
     port = _port(settings.port)
     bin_dir = found_bin_dir(settings.bin_dir)
-    folder = _new_folder(identity)
+    folder = _new_folder(settings.parent, identity)
     try:
         if identity and not _can_be_entered(bin_dir):
             bin_dir = _copied_install(bin_dir, folder)
@@ -167,10 +170,11 @@ def found_bin_dir(wanted: Path | None) -> Path:
     return found.resolve()
 
 
-def _new_folder(identity: dict[str, Any]) -> Path:
+def _new_folder(wanted: Path | None, identity: dict[str, Any]) -> Path:
     """Make a folder of our own; as root one that the unprivileged user owns and can reach."""
-    parent = "/var/tmp" if identity else None  # noqa: S108 - mkdtemp makes a private name in it
-    remove_stale_folders(Path(parent or tempfile.gettempdir()))
+    usual = "/var/tmp" if identity else tempfile.gettempdir()  # noqa: S108 - a private name in it
+    parent = wanted or Path(usual)
+    remove_stale_folders(parent)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     (folder / _OWNER_FILE).write_text(str(os.getpid()))
     if identity:
