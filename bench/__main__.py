@@ -34,6 +34,7 @@ def main(
     memory_s: Annotated[
         float, typer.Option(min=0.1, help="How long memory is watched; 600 for the whole test.")
     ] = 60.0,
+    documents: Annotated[int, typer.Option(min=1, help="Documents of backfill.")] = 20_000,
     durable: Annotated[
         bool, typer.Option(help="Whether PostgreSQL flushes to disk (fsync).")
     ] = True,
@@ -61,6 +62,7 @@ def main(
         flat_out_count=flat_out,
         memory_s=memory_s,
         large_count=60 if memory_s >= 10 else 4,
+        backfill_count=documents,
         is_durable=durable,
         seed=seed,
         peers_python=os.environ.get("STOREMIRROR_PEERS_PYTHON", ""),

@@ -14,6 +14,7 @@ class Part(enum.StrEnum):
     HOT = "hot"
     PIPELINE = "pipeline"
     MEMORY = "memory"
+    BACKFILL = "backfill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class BenchOptions:
     memory_s: float = 60.0
     #: Documents of 1 MiB.
     large_count: int = 60
+    #: Documents of *backfill*, in Google's Firestore emulator.
+    backfill_count: int = 20_000
     is_durable: bool = True
     seed: int = 1
     #: Python of an environment that holds the peers; empty: they are left out.

@@ -27,6 +27,10 @@ class Report:
         self.figures[key] = round(figure, 2)
         self.rows.append((key, f"{figure:,.0f}" if figure >= 100 else f"{figure:,.2f}", note))
 
+    def leave_out(self, part: str, reason: str) -> None:
+        """Say in the table why a part was not run."""
+        self.rows.append((part, "-", reason))
+
     def add_measured(self, key: str, measured: Measured, note: str = "") -> None:
         """Add a contestant's events a second, its rounds, and the processor time of both sides."""
         own_us, postgres_us = measured.own_cpu_us, measured.postgres_cpu_us

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from bench.apply import bare_upsert, measure, row_at_a_time, same_sql, writer
+from bench.backfill import measure_backfill
 from bench.databases import BenchServer, bench_server, embedded_server
 from bench.machine import machine_facts
 from bench.memory import measure_memory
@@ -19,6 +20,7 @@ from bench.workload import WorkloadShape, make_workload
 from storemirror.apply.collector import calm_collector
 from storemirror.apply.port import WriterSettings
 from storemirror.clock import SystemClock
+from tests.support.emulator_process import EmulatorMissing
 
 Tell = Callable[[str], None]
 
@@ -138,10 +140,31 @@ async def _memory(server: BenchServer, options: BenchOptions, report: Report) ->
     report.add("memory.rss_mb_max_large", found.rss_mb_max_large, "documents of 1 MiB")
 
 
+async def _backfill(server: BenchServer, options: BenchOptions, report: Report) -> None:
+    try:
+        found = await measure_backfill(
+            server,
+            document_count=options.backfill_count,
+            round_count=options.round_count,
+            seed=options.seed,
+        )
+    except EmulatorMissing as exc:
+        report.leave_out("backfill", str(exc))
+        return
+    words = f"{found.share:.2f} of the bare scan ({', '.join(f'{s:.2f}' for s in found.shares)})"
+    report.add("backfill.documents_per_s", found.documents_per_s, words)
+    report.add("backfill.bare_scan_per_s", found.bare_scan_per_s, "Google's client, one query")
+    report.figures["backfill.share_of_bare_scan"] = round(found.share, 3)
+    report.add("backfill.read_count", found.read_count, f"{found.document_count} documents")
+    words = f"this process; {found.rss_mb_before:.0f} before the first backfill"
+    report.add("backfill.rss_mb_max", found.rss_mb_max, words)
+
+
 _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[None]]] = {
     Part.APPLY: _apply,
     Part.SCALE: _scale,
     Part.HOT: _hot,
     Part.PIPELINE: _pipeline,
     Part.MEMORY: _memory,
+    Part.BACKFILL: _backfill,
 }

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 TINY = (
     *("--events", "400", "--conversations", "10", "--rounds", "1", "--no-durable"),
     *("--paced-s", "0.5", "--rate", "40", "--flat-out", "100", "--memory-s", "0.5"),
+    *("--documents", "300"),
 )
 
 
@@ -67,3 +68,13 @@ def test_memory_gives_what_the_writer_holds(tmp_path: Path) -> None:
     found = bench("memory", tmp_path)["memory"]
     assert 10 < found["rss_mb_max"] < 10_000
     assert found["rss_mb_max_large"] > 10
+
+
+def test_backfill_gives_its_share_of_a_bare_scan(emulator_host: str, tmp_path: Path) -> None:
+    """Each document is read once; the benchmark's emulator is its own, like the tests' one."""
+    assert emulator_host
+    found = bench("backfill", tmp_path)["backfill"]
+    assert found["documents_per_s"] > 0
+    assert found["bare_scan_per_s"] > 0
+    # One counts, one tells the time, and each document costs one.
+    assert found["read_count"] == 302

@@ -147,14 +147,17 @@ def estimate_left(state: BackfillState, price_per_100k_usd: float) -> Estimate:
     )
 
 
-def decide_range_count(document_count: int, page_size: int) -> int:
+def decide_range_count(document_count: int, page_size: int, worker_count: int) -> int:
     """
     Say into how many ranges a collection is divided: enough to share, none too short.
 
-    >>> [decide_range_count(n, 500) for n in (0, 1_999, 2_000, 1_000_000)]
-    [1, 1, 2, 64]
+    Where there are more than workers, it is a multiple of them: all have as much to read.
+
+    >>> [decide_range_count(n, 500, 4) for n in (0, 1_999, 2_000, 5_500, 1_000_000)]
+    [1, 1, 2, 4, 64]
     """
-    return min(max(document_count // (_PAGES_A_RANGE * page_size), 1), _MAX_RANGES)
+    most = min(max(document_count // (_PAGES_A_RANGE * page_size), 1), _MAX_RANGES)
+    return most - most % worker_count if most > worker_count else most
 
 
 def progress_of(entity: Entity, counted: int, ranges: Iterable[KeyRange]) -> EntityProgress:

@@ -34,8 +34,9 @@ CALL_TIMEOUT_S: Final = 60.0
 #: First and longest wait before a call is repeated; each is drawn at random below its bound.
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 5.0
-#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.
-PAGE_MAX_BYTES: Final = 16 * 1024 * 1024
+#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.  A backfill
+#: has eight pages in hand.
+PAGE_MAX_BYTES: Final = 8 * 1024 * 1024
 _NAME_FIELD: Final = "__name__"
 _COUNT_ALIAS: Final = "counted"
 #: As Google's own client sets them: no limit on messages, a sign of life while idle.

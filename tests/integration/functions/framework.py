@@ -20,7 +20,7 @@ from storemirror.clock import wait_until
 from tests.acceptance.conftest import clean_environment
 from tests.integration.receiver.hosted import HOST, Answer, call
 from tests.support.deliveries import HEADERS
-from tests.support.emulator import end_with_parent, free_port
+from tests.support.emulator_process import end_with_parent, free_port
 
 ROOT = Path(__file__).parents[3]
 #: What is installed there is functions/requirements.txt, and nothing else.
