@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from google.api_core import exceptions as google_errors
@@ -20,6 +19,7 @@ from storemirror.source.budget import ReadBudget
 from storemirror.source.firestore_calls import FirestoreAddress, FirestoreCalls, Span
 from storemirror.source.firestore_errors import translated_errors
 from storemirror.source.firestore_names import is_reserved, plan_scan, segments_of
+from storemirror.source.firestore_scan import FirestoreScan
 from storemirror.source.key_ranges import even_ranges, key_of_path, path_of_key, ranges_between
 from storemirror.source.port import (
     DocumentPage,
@@ -61,9 +61,9 @@ class FirestoreView:
         """
         See `PinnedView.scan`.
 
-        A page is one query that starts after the last document of the page before.  Pages are
-        smaller than `page_size` where documents are large, or where other collections of the same
-        id lie between: those are read, paid for and left out.
+        Pages are smaller than `page_size` where documents are large, where a query failed on the
+        way, or where other collections of the same id lie between: those are read, paid for and
+        left out.
 
         Raises:
             ValueError: the pattern leaves a collection open.
@@ -71,24 +71,24 @@ class FirestoreView:
             SourceRefused: rights, or an id that is sorted by its number.
             ReadTimeRefused, ReadBudgetSpent: see `PinnedView.scan`.
         """
-        plan = plan_scan(pattern)
-        span = _span_of(pattern, within or KeyRange())
-        paid = budget or ReadBudget()
-        remaining = max_count
-        is_among_strangers = False
-        while remaining is None or remaining > 0:
-            limit = page_size
-            if remaining is not None and not is_among_strangers:
-                limit = min(page_size, remaining)
-            found = await self._calls.page(plan, span, limit, self._read_time_us, paid)
-            documents = found.documents[:remaining]
-            if documents:
-                yield DocumentPage(documents=documents, read_time_us=self._read_time_us)
-            if found.last_path is None:
-                return
-            span = replace(span, after=found.last_path)
-            is_among_strangers = not documents
-            remaining = None if remaining is None else remaining - len(documents)
+        scan = FirestoreScan(
+            self._calls,
+            plan_scan(pattern),
+            _span_of(pattern, within or KeyRange()),
+            page_size=page_size,
+            read_time_us=self._read_time_us,
+            budget=budget or ReadBudget(),
+        )
+        async with contextlib.aclosing(scan):
+            remaining = max_count
+            while remaining is None or remaining > 0:
+                found = await scan.next_page(remaining)
+                if found is None:
+                    return
+                documents = found[:remaining]
+                if documents:
+                    yield DocumentPage(documents=documents, read_time_us=self._read_time_us)
+                remaining = None if remaining is None else remaining - len(documents)
 
 
 class FirestoreDocumentStore:

@@ -22,21 +22,17 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from storemirror.clock import Clock
 from storemirror.errors import SourceRefused
 from storemirror.event.value import ValueInvalid
-from storemirror.source.budget import ReadBudget
 from storemirror.source.firestore_errors import TRANSIENT, translated_errors
 from storemirror.source.firestore_names import ScanPlan
 from storemirror.source.firestore_values import Proto, fill_fields, fill_time
 from storemirror.source.port import Document, DocumentRead, Precondition, Write
 from storemirror.source.proto_values import fields_from_proto, us_from_proto
 
-#: How long one call may take.  A page of a scan is one call.
+#: How long one call may take.  A scan's query that takes longer is gone on with by another.
 CALL_TIMEOUT_S: Final = 60.0
 #: First and longest wait before a call is repeated; each is drawn at random below its bound.
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 5.0
-#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.  A backfill
-#: has eight pages in hand.
-PAGE_MAX_BYTES: Final = 8 * 1024 * 1024
 _NAME_FIELD: Final = "__name__"
 _COUNT_ALIAS: Final = "counted"
 #: As Google's own client sets them: no limit on messages, a sign of life while idle.
@@ -65,17 +61,6 @@ class FirestoreAddress:
     def name(self) -> str:
         """Give the database's resource name."""
         return f"projects/{self.project}/databases/{self.database}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What one query of a scan gave."""
-
-    documents: tuple[Document, ...]
-    #: The last path read, to go on after; None: there is nothing behind it.
-    last_path: str | None
-    #: Document reads that it cost.
-    read_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +102,11 @@ class FirestoreCalls:
             return answer
 
         with translated_errors(self.where):
-            answer = await self._repeated(send, TRANSIENT)
+            answer = await self.repeated(send, TRANSIENT)
         self.read_count += 1
         return DocumentRead(
             path=path,
-            document=self._document(answer.found) if answer.HasField("found") else None,
+            document=self.document_of(answer.found) if answer.HasField("found") else None,
             read_time_us=us_from_proto(answer.read_time),
         )
 
@@ -139,58 +124,32 @@ class FirestoreCalls:
                 metadata=self._metadata,
             )
 
-        answer = await self._repeated(send, (google_errors.Aborted,))
+        answer = await self.repeated(send, (google_errors.Aborted,))
         return us_from_proto(types.CommitResponse.pb(answer).commit_time)
 
-    async def page(
-        self, plan: ScanPlan, span: Span, limit: int, read_time_us: int, budget: ReadBudget
-    ) -> Found:
-        """Read the first `limit` documents of a scan's span, fewer if the budget is that low."""
+    @contextlib.asynccontextmanager
+    async def running_query(
+        self, plan: ScanPlan, span: Span, limit: int, read_time_us: int
+    ) -> AsyncIterator[AsyncIterator[Proto]]:
+        """
+        Send a scan's query, and lend its answer: bare `RunQueryResponse` messages.
 
-        async def send() -> Found:
-            granted_count = budget.reserve(limit)
-            # What a query that failed had read is not known: all that it might have.
-            spent_count = granted_count
-            try:
-                request = self._query(plan, span, granted_count, read_time_us)
-                found = await self._found(plan, request, granted_count)
-                spent_count = found.read_count
-            finally:
-                budget.settle(granted_count, spent_count=spent_count)
-            return found
-
-        with translated_errors(self.where):
-            return await self._repeated(send, TRANSIENT)
-
-    async def _found(self, plan: ScanPlan, request: Proto, limit: int) -> Found:
-        """Run a scan's query to its end, or until enough was seen."""
-        documents: list[Document] = []
-        count = size_bytes = 0
-        path: str | None = None
-        is_at_end = False
-        async with self._running(request) as answers:
-            async for message in answers:
-                found = types.RunQueryResponse.pb(message).document
-                if not found.name:
-                    continue  # says how far the query is, or that it is done
-                count += 1
-                self.read_count += 1
-                path = self._path_of(found.name)
-                segments = path.split("/")
-                if plan.fits(segments):
-                    documents.append(self._document(found))
-                is_at_end = plan.is_past(segments)
-                size_bytes += found.ByteSize()
-                if is_at_end or size_bytes > PAGE_MAX_BYTES:
-                    break
-        if count == 0:
-            self.read_count += 1  # a query costs one read at least
-        has_more = not is_at_end and (count == limit or size_bytes > PAGE_MAX_BYTES)
-        return Found(
-            documents=tuple(documents),
-            last_path=path if has_more else None,
-            read_count=max(count, 1),
+        Google's errors come out as they are.  On leaving, the rest of the answer is called off.
+        """
+        request = self._query(plan, span, limit, read_time_us)
+        # An iterable by its annotation, and in fact a call, which can be ended early.
+        call: Any = await self._client.run_query(
+            types.RunQueryRequest.wrap(request),
+            retry=None,
+            timeout=CALL_TIMEOUT_S,
+            metadata=self._metadata,
         )
+        answers = (types.RunQueryResponse.pb(message) async for message in call)
+        try:
+            yield answers
+        finally:
+            call.cancel()
+            await answers.aclose()
 
     async def count(self, plan: ScanPlan, max_count: int | None) -> int:
         """Count what a scan reads, at most `max_count`; one read for each 1,000 counted."""
@@ -210,7 +169,7 @@ class FirestoreCalls:
             return int(found[-1][_COUNT_ALIAS].integer_value)
 
         with translated_errors(self.where):
-            counted = await self._repeated(send, TRANSIENT)
+            counted = await self.repeated(send, TRANSIENT)
         self.read_count += max(-(-counted // 1_000), 1)
         return counted
 
@@ -239,25 +198,10 @@ class FirestoreCalls:
                 bare = [types.Cursor.pb(cursor) async for cursor in cursors]
             except google_errors.MethodNotImplemented:
                 return None
-            return [self._path_of(cursor.values[0].reference_value) for cursor in bare]
+            return [self.path_of(cursor.values[0].reference_value) for cursor in bare]
 
         with translated_errors(self.where):
-            return await self._repeated(send, TRANSIENT)
-
-    @contextlib.asynccontextmanager
-    async def _running(self, request: Proto) -> AsyncIterator[Any]:
-        """Run a query; on leaving, the rest of its answer is called off."""
-        # An iterable by its annotation, and in fact a call, which can be ended early.
-        call: Any = await self._client.run_query(
-            types.RunQueryRequest.wrap(request),
-            retry=None,
-            timeout=CALL_TIMEOUT_S,
-            metadata=self._metadata,
-        )
-        try:
-            yield call
-        finally:
-            call.cancel()
+            return await self.repeated(send, TRANSIENT)
 
     async def _answers(self, call: Any, kind: Any, request: Proto) -> Iterable[Proto]:
         """Call what answers with a stream, and gather its bare messages."""
@@ -266,7 +210,7 @@ class FirestoreCalls:
         )
         return [type(message).pb(message) async for message in stream]
 
-    async def _repeated(
+    async def repeated(
         self, send: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...]
     ) -> T:
         """Send until it works, or fails otherwise, or the time for that is over."""
@@ -317,8 +261,9 @@ class FirestoreCalls:
         if write.precondition is not Precondition.NONE:
             target.current_document.exists = write.precondition is Precondition.EXISTS
 
-    def _document(self, found: Proto) -> Document:
-        path = self._path_of(found.name)
+    def document_of(self, found: Proto) -> Document:
+        """Give a bare `Document` message as ours; SourceRefused when it is of a newer kind."""
+        path = self.path_of(found.name)
         try:
             fields = fields_from_proto(found.fields)
         except ValueInvalid as exc:
@@ -333,7 +278,8 @@ class FirestoreCalls:
     def _name_of(self, path: str) -> str:
         return f"{self._documents}/{path}"
 
-    def _path_of(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
+        """Give the path in a document's resource name."""
         return name.removeprefix(f"{self._documents}/")
 
 

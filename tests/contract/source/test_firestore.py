@@ -19,7 +19,7 @@ from storemirror.errors import SourceRefused
 from storemirror.event.change import Fields
 from storemirror.event.digest import digest_of
 from storemirror.event.value import GeoPoint, Reference, encode_fields
-from storemirror.source import firestore_calls
+from storemirror.source import firestore_scan
 from storemirror.source.firestore import FirestoreDocumentStore
 from storemirror.source.port import DocumentStore, Precondition, PreconditionFailed, Write
 
@@ -200,7 +200,7 @@ def test_a_kind_of_value_that_nobody_knows_yet_names_its_document(
     """Firestore may learn new ones; to leave such a field out would be a loss without a trace."""
     newer = types.Document(name="x/y", fields={"f": types.Value(field_reference_value="other")})
     with pytest.raises(SourceRefused, match=r"x/y .*f: no value of a document"):
-        firestore._calls._document(types.Document.pb(newer))
+        firestore._calls.document_of(types.Document.pb(newer))
 
 
 async def test_a_commit_writes_a_document_once(firestore: FirestoreDocumentStore) -> None:
@@ -315,7 +315,7 @@ async def test_a_page_of_large_documents_is_cut_short(
     firestore: FirestoreDocumentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 documents of 1 MiB would be more than a worker may use; nothing is left out for it."""
-    monkeypatch.setattr(firestore_calls, "PAGE_MAX_BYTES", 25_000)
+    monkeypatch.setattr(firestore_scan, "PAGE_MAX_BYTES", 25_000)
     paths = [f"users/u{n}" for n in range(10)]
     await firestore.commit([a_write(path, text="x" * 10_000) for path in paths])
     async with firestore.pinned() as view:

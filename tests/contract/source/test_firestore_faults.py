@@ -17,6 +17,7 @@ from storemirror.errors import (
     StoreMirrorError,
 )
 from storemirror.event.value import encode_fields
+from storemirror.source.budget import ReadBudget
 from storemirror.source.firestore import (
     FirestoreAddress,
     FirestoreDocumentStore,
@@ -145,7 +146,21 @@ async def test_a_scan_outlives_an_outage_and_gives_nothing_twice(
         pages = view.scan(USER, page_size=4)
         found = [document.path async for page in pages for document in page.documents]
     assert found == paths
-    assert faulty.calls.count("RunQuery") == 3 + 4
+    assert faulty.calls.count("RunQuery") == 1 + 4
+
+
+async def test_a_scan_is_one_query_and_with_a_limit_on_reads_one_a_page(
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore
+) -> None:
+    """Each costs the emulator a look at all; a query that may read on would pass the limit."""
+    await patient.commit([a_write(f"users/u{n}") for n in range(10)])
+    for budget, query_count in ((ReadBudget(), 1), (ReadBudget(100), 3)):
+        faulty.calls.clear()
+        async with patient.pinned() as view:
+            pages = [page async for page in view.scan(USER, page_size=4, budget=budget)]
+        assert [len(page.documents) for page in pages] == [4, 4, 2]
+        assert faulty.calls.count("RunQuery") == query_count
+        assert budget.spent_count == 10
 
 
 async def test_a_commit_that_lost_is_repeated(
