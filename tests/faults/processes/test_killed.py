@@ -33,8 +33,9 @@ async def test_a_writer_killed_at_a_step_loses_nothing(world: World, step: str) 
     assert set(ids) <= set(world.publisher.sent)
     assert set(ids) == set(world.publisher.sent) or step not in SETTLES_NOTHING
     assert_settlements_are_outcomes([counters])
+    # After the other steps the other lane may have been between its commit and its settlement.
     was_committed = step == "after_apply_before_complete"
-    assert (outcomes["duplicate"] > 0) is was_committed, "committed before, and not settled"
+    assert outcomes["duplicate"] > 0 or not was_committed, "committed before, and not settled"
 
 
 async def test_writers_killed_at_any_moment_lose_nothing(world: World, scale: Scale) -> None:
