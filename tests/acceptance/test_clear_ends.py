@@ -42,10 +42,7 @@ async def on_firestore(
         "STOREMIRROR_FIRESTORE_PROJECT": firestore_project,
         "FIRESTORE_EMULATOR_HOST": faulty.host,
     }
-    deployed = Operator(environment, operator.folder)
-    assert (await deployed.runs("schema", "apply")).status == 0
-    assert (await deployed.runs("bus", "provision")).status == 0
-    return deployed
+    return await Operator(environment, operator.folder).deploys()
 
 
 async def all_ended(operator: Operator, **variables: str) -> Mapping[str, Finished]:
