@@ -35,6 +35,10 @@ __all__ = ["FirestoreAddress", "FirestoreDocumentStore", "FirestoreView", "open_
 #: A document that is never there; reading it gives the time of now.
 _PROBE_PATH: Final = f"{PROBE_COLLECTION}/none"
 
+#: Most ranges where the server cannot say where its documents are: each costs Google's emulator a
+#: look at the whole collection.
+_EVEN_RANGE_COUNT: Final = 4
+
 
 class FirestoreView:
     """See `PinnedView`.  Made by `FirestoreDocumentStore.pinned`; its scans may run at once."""
@@ -175,7 +179,8 @@ class FirestoreDocumentStore:
             return [KeyRange()]
         paths = await self._calls.partition_paths(plan, max_count)
         if paths is None:
-            return even_ranges(sum(s.startswith("{") for s in pattern), max_count)
+            count = min(max_count, _EVEN_RANGE_COUNT)
+            return even_ranges(sum(s.startswith("{") for s in pattern), count)
         keys = {key_of_path(pattern, path.split("/")) for path in paths}
         return ranges_between(sorted(key for key in keys if key is not None))
 

@@ -130,26 +130,31 @@ class FirestoreCalls:
     @contextlib.asynccontextmanager
     async def running_query(
         self, plan: ScanPlan, span: Span, limit: int, read_time_us: int
-    ) -> AsyncIterator[AsyncIterator[Proto]]:
+    ) -> AsyncIterator[Callable[[], Awaitable[Proto | None]]]:
         """
-        Send a scan's query, and lend its answer: bare `RunQueryResponse` messages.
+        Send a scan's query, and lend what reads its answer.
 
-        Google's errors come out as they are.  On leaving, the rest of the answer is called off.
+        That gives the next bare `RunQueryResponse` message, None after the last; Google's errors
+        come out as they are.  On leaving, the rest of the answer is called off.
         """
         request = self._query(plan, span, limit, read_time_us)
-        # An iterable by its annotation, and in fact a call, which can be ended early.
+        # An iterable by its annotation, and in fact a call: it can be read message by message,
+        # with a third less work, and ended early.
         call: Any = await self._client.run_query(
             types.RunQueryRequest.wrap(request),
             retry=None,
             timeout=CALL_TIMEOUT_S,
             metadata=self._metadata,
         )
-        answers = (types.RunQueryResponse.pb(message) async for message in call)
+
+        async def read() -> Proto | None:
+            message = await call.read()
+            return None if message is grpc.aio.EOF else types.RunQueryResponse.pb(message)
+
         try:
-            yield answers
+            yield read
         finally:
             call.cancel()
-            await answers.aclose()
 
     async def count(self, plan: ScanPlan, max_count: int | None) -> int:
         """Count what a scan reads, at most `max_count`; one read for each 1,000 counted."""

@@ -88,10 +88,12 @@ class ScanPlan:
         """
         if len(segments) != len(self.pattern):
             return False
-        pairs = list(zip(segments, self.pattern, strict=True))
-        if any(s != wanted for s, wanted in pairs if not wanted.startswith("{")):
-            return False
-        if any(_NUMERIC_ID.fullmatch(s) for s in segments):
+        is_numbered = False
+        for segment, wanted in zip(segments, self.pattern, strict=True):
+            if segment != wanted and not wanted.startswith("{"):
+                return False
+            is_numbered = is_numbered or _NUMERIC_ID.fullmatch(segment) is not None
+        if is_numbered:
             raise SourceRefused(
                 f"{'/'.join(segments)}: an id of this form comes from Datastore, and Firestore"
                 " sorts it by its number; its collection cannot be read by rising key"

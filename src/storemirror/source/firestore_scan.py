@@ -10,7 +10,7 @@ gone on with by another one, behind the last document that arrived.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -88,6 +88,7 @@ class FirestoreScan:
             query = self._query = await self._sent(wanted_count)
         documents: list[Document] = []
         count = size_bytes = 0
+        path: str | None = None
         try:
             while count < self._page_size and size_bytes <= PAGE_MAX_BYTES:
                 found = await query.next_document()
@@ -98,7 +99,6 @@ class FirestoreScan:
                 count += 1
                 size_bytes += found.ByteSize()
                 path = self._calls.path_of(found.name)
-                self._span = replace(self._span, after=path)
                 segments = path.split("/")
                 if self._plan.fits(segments):
                     documents.append(self._calls.document_of(found))
@@ -113,6 +113,8 @@ class FirestoreScan:
         except BaseException:
             await self.aclose()
             raise
+        if path is not None:
+            self._span = replace(self._span, after=path)
         self._is_among_strangers = not documents
         return tuple(documents)
 
@@ -139,7 +141,7 @@ class _Query:
         self._count = 0
         self._has_failed = False
         self._stack = contextlib.AsyncExitStack()
-        self._answers: AsyncIterator[Proto] | None = None
+        self._read: Callable[[], Awaitable[Proto | None]] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -150,7 +152,7 @@ class _Query:
         """Send it; what was set aside is settled if that fails."""
         running = self._calls.running_query(plan, span, self._limit, read_time_us)
         try:
-            self._answers = await self._stack.enter_async_context(running)
+            self._read = await self._stack.enter_async_context(running)
         except BaseException:
             self._has_failed = True
             await self.aclose()
@@ -158,12 +160,13 @@ class _Query:
 
     async def next_document(self) -> Proto | None:
         """Give the next `Document` message; None when there is none left."""
-        assert self._answers is not None
+        assert self._read is not None
         try:
-            async for answer in self._answers:
-                if answer.document.name:
+            while (answer := await self._read()) is not None:
+                found = answer.document
+                if found.name:
                     self._note()
-                    return answer.document
+                    return found
                 # Else it says how far the query is, or that it is done.
         except BaseException:
             self._has_failed = True
