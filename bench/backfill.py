@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Final
 
 from google.auth.credentials import AnonymousCredentials
@@ -55,9 +55,12 @@ class BackfillFigures:
     document_count: int
     #: Reads of one backfill, counting included.
     read_count: int
-    #: Resident memory of this process, MiB, before the first backfill and at most.
+    #: Resident memory of this process, MiB: before the first backfill, and during the last one at
+    #: most, in the mean of its second quarter, and of its last.
     rss_mb_before: float
     rss_mb_max: float
+    rss_mb_early: float
+    rss_mb_late: float
 
     @property
     def share(self) -> float:
@@ -91,7 +94,8 @@ async def measure_backfill(
 async def _measured(
     folder: Path, settings: Mapping[str, str], document_count: int, round_count: int, seed: int
 ) -> BackfillFigures:
-    bare_per_s, backfill_per_s, rss = [], [], []
+    bare_per_s, backfill_per_s = [], []
+    rss: list[float] = []
     read_counts: list[int] = []
     async with Parts(load_settings(None, settings)) as parts:
         await (await parts.bus_admin()).provision(parts.topic())
@@ -99,9 +103,10 @@ async def _measured(
         await _fill(store, parts.clock, document_count, seed)
         scanned = _scanner(settings["FIRESTORE_EMULATOR_HOST"])
         await asyncio.to_thread(scanned)  # the emulator's first scan is its slowest
-        rss.append(rss_mb(os.getpid()))
+        rss_before = rss_mb(os.getpid())
         for number in range(round_count):
             bare_per_s.append(await _rate(parts.clock, _in_thread(scanned), document_count))
+            rss.clear()
             work = _backfilled(parts, store, folder / f"{number}.json", read_counts, rss)
             backfill_per_s.append(await _rate(parts.clock, work, document_count))
         stats = await (await parts.bus_admin()).stats(parts.subscription)
@@ -109,6 +114,7 @@ async def _measured(
         raise PipelineFailed(
             f"{document_count * round_count} documents read, {stats.depth} events on the bus"
         )
+    quarter = max(1, len(rss) // 4)
     pairs = zip(backfill_per_s, bare_per_s, strict=True)
     return BackfillFigures(
         documents_per_s=median(backfill_per_s),
@@ -116,8 +122,10 @@ async def _measured(
         shares=[ours / bare for ours, bare in pairs],
         document_count=document_count,
         read_count=read_counts[-1],
-        rss_mb_before=rss[0],
+        rss_mb_before=rss_before,
         rss_mb_max=max(rss),
+        rss_mb_early=mean(rss[quarter : 2 * quarter]),
+        rss_mb_late=mean(rss[-quarter:]),
     )
 
 

@@ -158,6 +158,8 @@ async def _backfill(server: BenchServer, options: BenchOptions, report: Report) 
     report.add("backfill.read_count", found.read_count, f"{found.document_count} documents")
     words = f"this process; {found.rss_mb_before:.0f} before the first backfill"
     report.add("backfill.rss_mb_max", found.rss_mb_max, words)
+    report.add("backfill.rss_mb_early", found.rss_mb_early, "mean of the second quarter")
+    report.add("backfill.rss_mb_late", found.rss_mb_late, "mean of the last quarter")
 
 
 _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[None]]] = {
