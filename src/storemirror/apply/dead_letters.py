@@ -66,7 +66,7 @@ async def plan_purge(
         BusUnavailable: the bus did not answer.
     """
     marks: dict[int, UnverifiedDocument] = {}
-    async for letter in _all_letters(admin, subscription):
+    async for letter in all_dead_letters(admin, subscription):
         if chosen.takes(letter):
             marks[letter.sequence_number] = mark_of(letter, model)
     return PurgePlan(marks=marks)
@@ -100,7 +100,7 @@ def mark_of(letter: DeadLetter, model: Model) -> UnverifiedDocument:
     In doubt it has no path: one with a wrong path would be cleared by another document's event,
     and the loss be forgotten.
     """
-    path, version = _document_of(letter.message)
+    path, version = document_told_by(letter.message)
     entity, key = _entity_of(path, model)
     return UnverifiedDocument(
         message_id=letter.message.message_id,
@@ -112,8 +112,9 @@ def mark_of(letter: DeadLetter, model: Model) -> UnverifiedDocument:
     )
 
 
-def _document_of(message: Message) -> tuple[str | None, int | None]:
-    """Give path and version by the body, which the writer applies; none if anything speaks against.
+def document_told_by(message: Message) -> tuple[str | None, int | None]:
+    """
+    Give path and version by the body, which the writer applies; none if anything speaks against.
 
     Properties are there for filters and people, and whoever published can have set any.
     """
@@ -148,7 +149,8 @@ def _entity_of(path: str | None, model: Model) -> tuple[str | None, tuple[str, .
     return entity.name, key
 
 
-async def _all_letters(admin: BusAdmin, subscription: str) -> AsyncIterator[DeadLetter]:
+async def all_dead_letters(admin: BusAdmin, subscription: str) -> AsyncIterator[DeadLetter]:
+    """Give every dead letter, acknowledged or not, by rising number."""
     after = 0
     while True:
         page: Sequence[DeadLetter] = await admin.peek_dead_letters(

@@ -19,6 +19,7 @@ from typing import Final
 
 from storemirror.bus.port import BusAdmin, Message, Publisher
 from storemirror.check.backlog import Backlog
+from storemirror.check.dead_letters import DeadLetters
 from storemirror.check.decode import refused_key_part
 from storemirror.check.recheck import can_be_document, written_version_of
 from storemirror.clock import Clock, rfc3339_from_us
@@ -33,7 +34,6 @@ from storemirror.sql.port import MirrorRow, SqlMirror
 #: Messages published together, and bytes of bodies at which they are.
 _BATCH_COUNT: Final = 500
 _BATCH_BYTES: Final = 4_000_000
-_DEAD_LETTER_PAGE: Final = 500
 #: Documents older than their row that are listed; all are counted.
 _LISTED_MAX_COUNT: Final = 100
 
@@ -209,7 +209,12 @@ async def run_reconcile(
         await backlog.wait_passed(view.read_time_us)
         outgoing = Outgoing(publisher, source=source, run=run, is_dry_run=settings.is_dry_run)
         work = _Reconciliation(
-            view, store, mirror, DeadLetters(bus_admin, subscription), outgoing, budget
+            view,
+            store,
+            mirror,
+            DeadLetters(bus_admin, subscription, is_acknowledged=False),
+            outgoing,
+            budget,
         )
         return await work.run(entities, settings, on_progress)
 
@@ -242,34 +247,6 @@ class Outgoing:
         if self._messages:
             await self._publisher.publish(self._messages)
             self._messages, self._size_bytes = [], 0
-
-
-class DeadLetters:
-    """Which documents' versions are dead letters already; read when first asked."""
-
-    def __init__(self, bus_admin: BusAdmin, subscription: str) -> None:
-        """Say whose."""
-        self._bus_admin = bus_admin
-        self._subscription = subscription
-        self._known: frozenset[tuple[str, str]] | None = None
-
-    async def has(self, path: str, version: int) -> bool:
-        """Tell whether a dead letter, acknowledged or not, is of this version of a document."""
-        if self._known is None:
-            self._known = await self._read()
-        return (path, str(version)) in self._known
-
-    async def _read(self) -> frozenset[tuple[str, str]]:
-        found: set[tuple[str, str]] = set()
-        after = 0
-        while letters := await self._bus_admin.peek_dead_letters(
-            self._subscription, limit=_DEAD_LETTER_PAGE, after_sequence_number=after
-        ):
-            after = letters[-1].sequence_number
-            for letter in letters:
-                properties = letter.message.properties
-                found.add((properties.get("path", ""), properties.get("version", "")))
-        return frozenset(found)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from storemirror.bus.port import BusAdmin
 from storemirror.check.backlog import Backlog
 from storemirror.check.compare import Mismatch, MismatchKind, compare_document, is_backwards
+from storemirror.check.dead_letters import DeadLetters
 from storemirror.check.decode import refused_key_part
 from storemirror.check.recheck import Candidate, recheck, written_version_of
 from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
@@ -34,7 +35,6 @@ from storemirror.sql.port import MirrorRow, RebaseStep, SqlMirror, UnverifiedDoc
 
 #: Roll-up columns that are looked for at most, an entity.
 _MAX_ROLLUPS = 1_000
-_DEAD_LETTER_PAGE = 500
 
 _Key = tuple[str, ...]
 
@@ -164,7 +164,9 @@ class _Comparison:
         self._on_progress = on_progress
         self._grace_s = settings.chosen_grace_s(can_tell_pending=backlog.pending is not None)
         self._candidates: list[Candidate] = []
-        self._acknowledged: frozenset[tuple[str, str]] | None = None
+        self._acknowledged = DeadLetters(
+            backlog.bus_admin, backlog.subscription, is_acknowledged=True
+        )
         self._counts: dict[str, CheckCounts] = {}
         self._mismatches: list[Mismatch] = []
         self._accepted_count = 0
@@ -308,26 +310,8 @@ class _Comparison:
         """Tell whether a person acknowledged the dead letter of this very version."""
         if mismatch.kind is not MismatchKind.UNDELIVERABLE:
             return False
-        if self._acknowledged is None:
-            self._acknowledged = await self._acknowledged_versions()
-        return (mismatch.path, str(mismatch.document_version)) in self._acknowledged
-
-    async def _acknowledged_versions(self) -> frozenset[tuple[str, str]]:
-        """Give path and version of every acknowledged dead letter."""
-        found: set[tuple[str, str]] = set()
-        after = 0
-        while True:
-            letters = await self._backlog.bus_admin.peek_dead_letters(
-                self._backlog.subscription, limit=_DEAD_LETTER_PAGE, after_sequence_number=after
-            )
-            if not letters:
-                return frozenset(found)
-            after = letters[-1].sequence_number
-            found |= {
-                (letter.message.properties.get("path", ""), letter.message.properties["version"])
-                for letter in letters
-                if letter.acknowledged_reason is not None and "version" in letter.message.properties
-            }
+        assert mismatch.document_version is not None, "it is about a document that is there"
+        return await self._acknowledged.has(mismatch.path, mismatch.document_version)
 
     async def _compare_rollups(self, entity: Entity) -> None:
         """Compare parents with children; a difference must stay while the backlog drains."""
