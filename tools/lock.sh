@@ -20,6 +20,9 @@ trap 'rm -f "$pinned"' EXIT
 sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^ ;\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
 compile --extra firestore --extra functions --extra servicebus --constraint "$pinned" --no-annotate \
     -o functions/requirements.txt "$@"
-# The peers of `make bench`, in an environment of their own: they would pull ours back.
-.venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
-    --no-emit-index-url --no-header -o requirements/peers.txt "$@" requirements/peers.in
+# In environments of their own: the peers of `make bench` would pull ours back, and what judges
+# T-SQL has dependencies that nothing of ours needs.
+for name in peers tsql; do
+    .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+        --no-emit-index-url --no-header -o "requirements/$name.txt" "$@" "requirements/$name.in"
+done

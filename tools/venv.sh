@@ -1,11 +1,12 @@
 #!/bin/sh
 # Make a virtual environment hold one requirement file; do nothing when it already does.
 #
-# usage: tools/venv.sh runtime|dev|functions|peers      from the root of the checkout
+# usage: tools/venv.sh runtime|dev|functions|peers|tsql      from the root of the checkout
 #
 # `runtime` and `dev` are .venv, with this checkout; `dev` holds everything of `runtime`.
 # `functions` is .venv-functions: what is deployed as Firebase Functions, and nothing else.
 # `peers` is .venv-peers: who takes part in `PEERS=1 make bench`; they pin other versions of ours.
+# `tsql` is .venv-tsql: what judges T-SQL where no SQL Server is (`make tsql`).
 # The stamp holds what the environment was made of.  It names the folder too: a virtual
 # environment does not survive a move.
 set -eu
@@ -18,9 +19,9 @@ functions)
     venv=.venv-functions
     requirements=functions/requirements.txt
     ;;
-peers)
-    venv=.venv-peers
-    requirements=requirements/peers.txt
+peers | tsql)
+    venv=.venv-$wanted
+    requirements=requirements/$wanted.txt
     ;;
 *)
     venv=.venv
@@ -31,11 +32,10 @@ stamp=$venv/storemirror-stamp
 
 state_of() {
     printf '%s\n' "$1" "$here"
-    if [ "$1" = functions ] || [ "$1" = peers ]; then
-        cksum "$requirements"
-    else
-        cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml
-    fi
+    case $1 in
+    runtime | dev) cksum "requirements/$1.txt" requirements/runtime.txt pyproject.toml ;;
+    *) cksum "$requirements" ;;
+    esac
 }
 
 is_ready() {
@@ -97,7 +97,10 @@ if [ -e "$venv" ]; then
 fi
 [ -e "$venv" ] || make_venv
 rm -f "$stamp"
-if [ "$venv" != .venv ]; then
+if [ "$wanted" = tsql ]; then
+    # All of it is listed, but not what mssql-cli asks for beside its parser (pyproject.toml).
+    quietly_install --no-deps --only-binary :all: --require-hashes -r "$requirements"
+elif [ "$venv" != .venv ]; then
     # Most of it is never imported: compiling all would take half of the time.
     quietly_install --no-compile --require-hashes -r "$requirements"
 else
