@@ -14,7 +14,12 @@ from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
 from tests.support.databases import folder_in_memory
 
-pytest_plugins = ["tests.support.strict_skips", "tests.support.emulator", "tests.support.soak"]
+pytest_plugins = [
+    "tests.support.strict_skips",
+    "tests.support.emulator",
+    "tests.support.soak",
+    "tests.support.tsql",
+]
 
 _NUMBERS = itertools.count(1)
 #: `pytest --hypothesis-profile=deep -o timeout=0`: hours, and other examples each time.

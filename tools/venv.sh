@@ -97,14 +97,18 @@ if [ -e "$venv" ]; then
 fi
 [ -e "$venv" ] || make_venv
 rm -f "$stamp"
-if [ "$wanted" = tsql ]; then
+case $wanted in
+tsql)
     # All of it is listed, but not what mssql-cli asks for beside its parser (pyproject.toml).
-    quietly_install --no-deps --only-binary :all: --require-hashes -r "$requirements"
-elif [ "$venv" != .venv ]; then
+    quietly_install --no-compile --no-deps --only-binary :all: --require-hashes -r "$requirements"
+    ;;
+functions | peers)
     # Most of it is never imported: compiling all would take half of the time.
     quietly_install --no-compile --require-hashes -r "$requirements"
-else
+    ;;
+*)
     quietly_install --require-hashes -r "$requirements"
     quietly_install --no-deps --no-build-isolation -e .
-fi
+    ;;
+esac
 state_of "$wanted" >"$stamp"

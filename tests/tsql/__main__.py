@@ -1,7 +1,8 @@
 """
 Judge files of T-SQL: `python -m tests.tsql FILE ...`; `-` is standard input.
 
-Prints `file:line:column: message (who found it)`, and ends with 1 when anything was found.
+Prints `file:line:column: message (who found it)`.  Ends with 1 when anything was found, with 2
+when not all was judged.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.tsql.environment import ToolMissing
+from tests.tsql.environment import ToolMissing, found_tools
 from tests.tsql.judge import running_judge
-from tests.tsql.linter import LinterFailed
-from tests.tsql.service import ParserFailed
+from tests.tsql.process import JudgeFailed
 
 
 def main() -> int:
@@ -23,18 +23,24 @@ def main() -> int:
     parser.add_argument("-v", metavar="NAME=VALUE", action="append", default=[], dest="variables")
     options = parser.parse_args()
     variables = dict(setting.split("=", 1) for setting in options.variables)
+    texts = {name: text_of(name) for name in options.files}
     is_clean = True
-    with running_judge() as judge:
-        for name in options.files:
-            text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+    with running_judge(found_tools()) as judge:
+        for name, text in texts.items():
             for finding in judge.script(text, variables):
                 is_clean = False
                 sys.stdout.write(f"{name}:{finding}\n")
     return 0 if is_clean else 1
 
 
+def text_of(name: str) -> str:
+    """Read a file; sqlcmd takes one with a byte order mark too."""
+    return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (ToolMissing, ParserFailed, LinterFailed) as error:
-        sys.exit(f"not judged: {error}")
+    except (ToolMissing, JudgeFailed, OSError) as error:
+        sys.stderr.write(f"not judged: {error}\n")
+        sys.exit(2)

@@ -1,54 +1,93 @@
-"""sqlfluff, run over batches: a second opinion on what can be parsed, and some rules."""
+"""
+sqlfluff, run over batches: a second opinion on what can be parsed, and rules that find faults.
+
+It does not know all of T-SQL.  What it rejects wrongly, and we need, lies in `unlinted/`, one
+statement a file: a batch that is such a statement, but for its names, strings and numbers, is left
+to Microsoft's parser.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tests.tsql.environment import Tools
+from tests.tsql.environment import ROOT, Tools
+from tests.tsql.process import TIMEOUT_S, JsonProcess, own_folder, running_process
 from tests.tsql.script import Batch, Finding
 
 CONFIG: Final = Path(__file__).with_name("sqlfluff.cfg")
-TIMEOUT_S: Final = 500.0
+UNLINTED: Final = Path(__file__).with_name("unlinted")
+SERVER: Final = ROOT / "tools" / "lint_tsql.py"
+#: What sqlfluff calls its not being able to parse.
+_UNPARSED: Final = "PRS"
+_COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_STRING: Final = re.compile(r"N?'(?:[^']|'')*'", re.IGNORECASE)
+_NAME: Final = re.compile(r"\[(?:[^\]]|\]\])*\]")
 
 
-class LinterFailed(Exception):
-    """The linter did not judge."""
-
-
-def lint(batches: tuple[Batch, ...], tools: Tools) -> list[Finding]:
+def shape_of(text: str) -> str:
     """
-    Give what sqlfluff finds, batch by batch: what it cannot parse in one hides no other.
+    Give a statement without comments, and without what its names, strings and numbers say.
 
-    Raises:
-        LinterFailed: it ended otherwise than with a judgement of every batch.
+    >>> shape_of("ALTER TABLE [dbo].[T]  SET (A = 'x');  -- why")
+    "ALTER TABLE [].[] SET (A = '')"
     """
-    with tempfile.TemporaryDirectory(prefix="storemirror-tsql-") as folder:
-        for number, batch in enumerate(batches):
-            (Path(folder) / f"{number}.sql").write_text(f"{batch.text}\n")
-        # --config: of the project alone, whatever lies in the folders above.
-        options = ["--ignore-local-config", "--config", str(CONFIG), "--format", "json"]
-        command = [str(tools.python), "-m", "sqlfluff", "lint", *options, folder]
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=folder
-        )
-    if run.returncode not in (0, 1):
-        raise LinterFailed(f"sqlfluff ended with {run.returncode}: {run.stderr.strip()[-500:]}")
-    judged = {
-        int(Path(file["filepath"]).stem): file["violations"] for file in json.loads(run.stdout)
-    }
-    if set(judged) != set(range(len(batches))):
-        raise LinterFailed(f"sqlfluff judged {len(judged)} of {len(batches)} batches")
-    return [
-        Finding(
-            batches[number].first_line + violation["start_line_no"] - 1,
-            violation["start_line_pos"],
-            f"{violation['code']} {violation['description']}",
-            "linter",
-        )
-        for number, violations in judged.items()
-        for violation in violations
-    ]
+    shape = _COMMENT.sub("", _NAME.sub("[]", _STRING.sub("''", text)))
+    return " ".join(re.sub(r"\b\d+\b", "0", shape).split()).rstrip("; ").upper()
+
+
+def unlinted_shapes(folder: Path = UNLINTED) -> set[str]:
+    """Give the statements that the linter is known not to know."""
+    return {shape_of(path.read_text()) for path in folder.glob("*.sql")}
+
+
+class Linter:
+    """A running linter."""
+
+    def __init__(self, process: JsonProcess) -> None:
+        """Take a process that was just started."""
+        self.process = process
+        self.unlinted = unlinted_shapes()
+
+    def findings(self, batches: Sequence[Batch]) -> list[Finding]:
+        """
+        Give what sqlfluff finds, batch by batch: what it cannot parse in one hides no other.
+
+        Raises:
+            JudgeFailed: it ended, or is not done in time.
+        """
+        judged = [batch for batch in batches if shape_of(batch.text) not in self.unlinted]
+        return [
+            Finding(
+                batch.first_line + violation["start_line_no"] - 1,
+                violation["start_line_pos"],
+                said_in(violation),
+                "linter",
+                rule="" if violation["code"] == _UNPARSED else violation["code"],
+            )
+            for batch in judged
+            for violation in self.violations(batch.text)
+        ]
+
+    def violations(self, text: str) -> list[dict[str, Any]]:
+        """Give what is wrong with a batch, in sqlfluff's own words."""
+        self.process.send({"text": f"{text}\n"})
+        return list(self.process.receive()["violations"])
+
+
+def said_in(violation: Mapping[str, Any]) -> str:
+    """Give a violation's text in one line, without the place that it begins with."""
+    place = "Line {start_line_no}, Position {start_line_pos}: ".format_map(violation)
+    return " ".join(violation["description"].removeprefix(place).split())
+
+
+@contextlib.contextmanager
+def running_linter(tools: Tools, timeout_s: float = TIMEOUT_S) -> Iterator[Linter]:
+    """Start the linter, lend it, and end its process."""
+    with own_folder() as folder:
+        command = [tools.python, SERVER, CONFIG]
+        with running_process("sqlfluff", command, folder, {}, timeout_s) as process:
+            yield Linter(process)

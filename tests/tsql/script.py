@@ -10,7 +10,7 @@ comments.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,12 @@ _ON_ERROR: Final = re.compile(r"\s+(?:error\s+)?(?:exit|ignore)\s*", re.IGNORECA
 _MARK: Final = re.compile(r"--|/\*|\*/|['\"\[\]]|\$\((?P<variable>[^()\s]+)\)")
 #: What opens a string or a name, and what closes it; doubled, it closes and opens at once.
 _CLOSED_BY: Final = {"'": "'", '"': '"', "[": "]"}
+#: A statement that is a string: run by the server as a batch of its own.
+_INNER: Final = re.compile(
+    r"\bEXEC(?:UTE)?\s*(?:\(\s*|(?:sys\.)?sp_executesql\s+(?:@stmt\s*=\s*)?)"
+    r"N?'(?P<text>(?:[^']|'')*)'(?P<after>\s*\+)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -38,10 +44,13 @@ class Finding:
     message: str
     #: `sqlcmd`, `parser` or `linter`.
     found_by: str
+    #: The linter's rule that is broken; "" of what is no T-SQL at all.
+    rule: str = ""
 
     def __str__(self) -> str:
         """Give what stands after the file's name: line:column: message."""
-        return f"{self.line}:{self.column}: {self.message} ({self.found_by})"
+        found_by = f"{self.found_by} {self.rule}".rstrip()
+        return f"{self.line}:{self.column}: {self.message} ({found_by})"
 
 
 @dataclass(frozen=True)
@@ -178,12 +187,29 @@ def read_script(text: str, variables: Mapping[str, str] | None = None) -> Script
     return Script(tuple(reader.batches), tuple(reader.findings))
 
 
-def as_document(batches: tuple[Batch, ...]) -> str:
+def inner_batches(batch: Batch) -> Iterator[Batch]:
+    """
+    Give what a batch runs by `EXEC (N'...')` or `sp_executesql N'...'`, and what that runs.
+
+    A statement that is put together while it runs is not among them: nobody can judge it before.
+
+    >>> [inner.text for inner in inner_batches(Batch(1, "EXEC (N'EXEC (N''SELECT 1'')')"))]
+    ["EXEC (N'SELECT 1')", 'SELECT 1']
+    """
+    for run in _INNER.finditer(batch.text):
+        if run["after"] is None:
+            line = batch.first_line + batch.text.count("\n", 0, run.start("text"))
+            inner = Batch(line, run["text"].replace("''", "'"))
+            yield inner
+            yield from inner_batches(inner)
+
+
+def as_document(batches: Sequence[Batch]) -> str:
     """Give batches as one text with plain `GO` between them, each on the lines of its script."""
     return "\n".join(_document_lines(batches))
 
 
-def _document_lines(batches: tuple[Batch, ...]) -> Iterator[str]:
+def _document_lines(batches: Sequence[Batch]) -> Iterator[str]:
     given = 0
     for batch in batches:
         blank = batch.first_line - 1 - given
