@@ -1,8 +1,8 @@
 """
 Judge files of T-SQL: `python -m tests.tsql FILE ...`; `-` is standard input.
 
-Prints `file:line:column: message (who found it)`.  Ends with 1 when anything was found, with 2
-when not all was judged.
+Prints `file:line:column: message (who found it)`, and on the standard error the statements that
+nobody can judge before they run.  Ends with 1 when anything was found, with 2 when it failed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.tsql.environment import ToolMissing, found_tools
 from tests.tsql.judge import running_judge
 from tests.tsql.process import JudgeFailed
+from tests.tsql.script import read_script, unseen_lines
 
 
 def main() -> int:
@@ -30,7 +31,14 @@ def main() -> int:
             for finding in judge.script(text, variables):
                 is_clean = False
                 sys.stdout.write(f"{name}:{finding}\n")
+            for line in unseen(text):
+                sys.stderr.write(f"{name}:{line}: put together while it runs: not judged\n")
     return 0 if is_clean else 1
+
+
+def unseen(text: str) -> list[int]:
+    """Give the lines of a script that run what nobody can judge before."""
+    return [line for batch in read_script(text).batches for line in unseen_lines(batch)]
 
 
 def text_of(name: str) -> str:

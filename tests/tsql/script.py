@@ -26,11 +26,13 @@ _ON_ERROR: Final = re.compile(r"\s+(?:error\s+)?(?:exit|ignore)\s*", re.IGNORECA
 _MARK: Final = re.compile(r"--|/\*|\*/|['\"\[\]]|\$\((?P<variable>[^()\s]+)\)")
 #: What opens a string or a name, and what closes it; doubled, it closes and opens at once.
 _CLOSED_BY: Final = {"'": "'", '"': '"', "[": "]"}
-#: A statement that is a string: run by the server as a batch of its own.
-_INNER: Final = re.compile(
-    r"\bEXEC(?:UTE)?\s*(?:\(\s*|(?:sys\.)?sp_executesql\s+(?:@stmt\s*=\s*)?)"
-    r"N?'(?P<text>(?:[^']|'')*)'(?P<after>\s*\+)?",
-    re.IGNORECASE,
+#: A statement that is a string: the server runs it as a batch of its own.  Comments, strings and
+#: names are matched too, so that none is looked for in them.
+_RUN: Final = re.compile(
+    r"--[^\n]*|/\*.*?\*/|N?'(?:[^']|'')*'|\[[^\]]*\]"
+    r"|\b(?P<run>EXEC(?:UTE)?\s*(?:\(|\s(?:@\w+\s*=\s*)?(?:sys\.)?sp_executesql\b))"
+    r"\s*(?:@stmt\s*=\s*)?(?:N?'(?P<text>(?:[^']|'')*+)'\s*+(?!\+))?",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -191,17 +193,32 @@ def inner_batches(batch: Batch) -> Iterator[Batch]:
     """
     Give what a batch runs by `EXEC (N'...')` or `sp_executesql N'...'`, and what that runs.
 
-    A statement that is put together while it runs is not among them: nobody can judge it before.
-
     >>> [inner.text for inner in inner_batches(Batch(1, "EXEC (N'EXEC (N''SELECT 1'')')"))]
     ["EXEC (N'SELECT 1')", 'SELECT 1']
     """
-    for run in _INNER.finditer(batch.text):
-        if run["after"] is None:
-            line = batch.first_line + batch.text.count("\n", 0, run.start("text"))
-            inner = Batch(line, run["text"].replace("''", "'"))
+    for run in _RUN.finditer(batch.text):
+        if run["text"] is not None:
+            inner = Batch(_line_of(batch, run.start("text")), run["text"].replace("''", "'"))
             yield inner
             yield from inner_batches(inner)
+
+
+def unseen_lines(batch: Batch) -> Iterator[int]:
+    r"""
+    Give the lines on which a batch runs a statement that is put together only then.
+
+    >>> list(unseen_lines(Batch(5, "SELECT 1;\nEXEC (@text); EXEC (N'DROP TABLE ' + @name);")))
+    [6, 6]
+    """
+    for part in (batch, *inner_batches(batch)):
+        for run in _RUN.finditer(part.text):
+            if run["run"] is not None and run["text"] is None:
+                yield _line_of(part, run.start())
+
+
+def _line_of(batch: Batch, offset: int) -> int:
+    """Give the line of the script that a place in a batch's text is on."""
+    return batch.first_line + batch.text.count("\n", 0, offset)
 
 
 def as_document(batches: Sequence[Batch]) -> str:

@@ -85,9 +85,10 @@ def test_the_command_prints_each_finding_with_its_place(tmp_path: Path, tsql_too
 
 
 def test_the_command_ends_with_0_when_nothing_is_wrong(tsql_tools: Tools) -> None:
-    """Also of standard input."""
-    ended = run("-", script=DEPLOYMENT)
+    """Also of standard input; what was not judged is told beside."""
+    ended = run("-", script=f"{DEPLOYMENT}DECLARE @a NVARCHAR(9) = N'PRINT 1';\nEXEC (@a);\n")
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert ended.stderr == "-:15: put together while it runs: not judged\n"
 
 
 def test_the_command_says_when_it_did_not_judge(tmp_path: Path, tsql_tools: Tools) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tsql.script import Batch, as_document, inner_batches, read_script
+from tests.tsql.script import Batch, as_document, inner_batches, read_script, unseen_lines
 
 
 def texts_of(script: str, **variables: str) -> list[str]:
@@ -116,6 +116,25 @@ def test_statements_in_strings_are_found_with_their_lines() -> None:
     ]
 
 
-def test_a_statement_that_is_put_together_is_none() -> None:
-    """A part of it alone would be judged wrongly."""
-    assert list(inner_batches(Batch(1, "EXEC (N'DROP TABLE ' + @name); EXEC (@text);"))) == []
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "EXEC (N'DROP ' + @name)",
+        "EXECUTE(@text)",
+        "EXEC @r = sp_executesql @text, N'@a INT', @a = 1",
+    ],
+)
+def test_a_statement_that_is_put_together_is_told_as_unseen(statement: str) -> None:
+    """A part of it alone would be judged wrongly, and silence would look like a judgement."""
+    batch = Batch(1, f"SELECT 1;\n{statement};")
+    assert list(inner_batches(batch)) == []
+    assert list(unseen_lines(batch)) == [2]
+
+
+@pytest.mark.parametrize(
+    "text", ["-- EXEC (@a)", "/* EXEC (N'b') */", "SELECT N'EXEC (@a)';", "EXEC dbo.p @a = N'b';"]
+)
+def test_what_runs_nothing_from_a_string_is_neither(text: str) -> None:
+    """A comment may speak of it, and a procedure has parameters."""
+    assert list(inner_batches(Batch(1, text))) == []
+    assert list(unseen_lines(Batch(1, text))) == []
