@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from storemirror.clock import SystemClock
 from storemirror.config import load_settings
 from storemirror.wiring import Parts
+from tests.support.command_server import command_server
 
 _TIMEOUT_S = 120.0
 _OWN_VARIABLES = ("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
@@ -42,19 +41,13 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 async def run_command(*arguments: str, environment: Mapping[str, str], folder: Path) -> Finished:
     """Run `storemirror` in a folder that has no settings file of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from storemirror.cli.main import main; main()",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(environment),
-        cwd=folder,
+    status, out, err = await command_server().run(
+        arguments,
+        environment=clean_environment(environment),
+        folder=folder,
+        timeout_s=_TIMEOUT_S,
     )
-    out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    assert process.returncode is not None
-    return Finished(process.returncode, out.decode(), err.decode())
+    return Finished(status, out.decode(), err.decode())
 
 
 @dataclass(frozen=True, slots=True)
