@@ -22,6 +22,8 @@ from storemirror.event.data import DATA_SCHEMA, EventData
 from storemirror.event.envelope import Envelope
 from storemirror.model.load import load_model
 from storemirror.sql.names import procedures_of, snake_case
+from storemirror.sql.sqlserver.naming import procedure_name
+from storemirror.sql.sqlserver.types import TYPES
 
 #: Exit statuses that stand for no error class.
 PLAIN_STATUSES: Final = {
@@ -189,9 +191,16 @@ def settings() -> str:
 def procedures() -> str:
     """List the procedures of the built-in entities, with the settings that rename them."""
     rows = [
-        [f"`{snake_case(p.name)}`", f"`{p.setting}`", p.what] for p in procedures_of(load_model())
+        [f"`{snake_case(p.name)}`", f"`{procedure_name(p.name)}`", f"`{p.setting}`", p.what]
+        for p in procedures_of(load_model())
     ]
-    return table(("procedure", "renamed by", "what it does"), rows)
+    return table(("PostgreSQL", "SQL Server", "renamed by", "what it does"), rows)
+
+
+def sqlserver_types() -> str:
+    """List the column types, with the column that each is on SQL Server."""
+    rows = [[f"`{kind.value}`", f"`{made.column}`"] for kind, made in TYPES.items()]
+    return table(("column type", "SQL Server"), rows)
 
 
 def commands() -> str:

@@ -16,9 +16,11 @@ from storemirror.model.types import ColumnType
 from storemirror.sql.postgres.types import LIMITS, TYPES
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "types.md"
+#: The first table: every kind, with every type that takes it.
+TABLE: Final = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
 ROWS: Final = [
     tuple(cell.strip().strip("`") for cell in line.strip("|").split("|"))
-    for line in re.findall(r"^\| .* \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[2:]
+    for line in re.findall(r"^\| .* \|$", TABLE, re.MULTILINE)[2:]
 ]
 #: Kind -> values of it that every column which takes the kind takes; the first is harmless.
 SAMPLES: Final[dict[str, tuple[object, ...]]] = {

@@ -10,9 +10,15 @@ import pytest
 from storemirror.errors import ConfigError
 from storemirror.model.load import load_model
 from storemirror.sql.sqlserver.naming import MAX_IDENTIFIER_UNITS, quoted
-from storemirror.sql.sqlserver.rendering import DEFAULT_SCHEMA, OWN_TABLES, Rendering
+from storemirror.sql.sqlserver.rendering import (
+    DEFAULT_SCHEMA,
+    DEPLOY_FILE,
+    OWN_TABLES,
+    Rendering,
+)
 from storemirror.sql.sqlserver.tables import expression_of, wanted_tables
 from storemirror.sql.sqlserver.wanted import routines_of, wanted_schema
+from tests.house.rules import ROOT
 from tests.support.declarations import EVERY_KIND, ROLLED_UP_BY_TEXT
 
 #: What Babelfish for PostgreSQL has not, or what SQL Server has and is known to go wrong.
@@ -53,6 +59,26 @@ def statements(text: str) -> str:
 def test_rendering_is_the_same_each_time() -> None:
     """Else the deployment script would never be fresh."""
     assert rendering().deploy_sql() == rendering().deploy_sql()
+
+
+def test_the_script_is_fresh() -> None:
+    """An administrator reads it before running it: it must be what this code works on."""
+    script = (ROOT / "deploy" / DEPLOY_FILE).read_text()
+    assert rendering().files() == {DEPLOY_FILE: script}, (
+        "run `storemirror schema render --dialect sqlserver --out deploy`"
+    )
+
+
+def test_every_number_that_is_thrown_is_explained(every_kind: Path) -> None:
+    """Whoever calls a procedure by hand looks the number up; one number means one thing."""
+    text = statements(rendering(every_kind).deploy_sql())
+    thrown = set(re.findall(r"THROW (\d+),", text))
+    coded = set(re.findall(r"N'(SM\d+): ", text))
+    page = (ROOT / "docs" / "reference" / "procedures.md").read_text()
+    explained = re.findall(r"^\| (51\d{3}) \| (SM\d+)? ?\|", page, re.MULTILINE)
+    assert sorted(thrown) == [number for number, _ in explained]
+    assert coded == {f"SM{number[2:]}" for number in thrown}
+    assert all(number[2:] == code[2:] for number, code in explained if code)
 
 
 def test_tables_are_in_dbo_by_the_names_of_the_contract() -> None:

@@ -13,7 +13,7 @@ from storemirror.model.types import ColumnType, DialectLimits
 LIMITS: Final = DialectLimits(
     holds_nul=False, holds_nan=False, holds_negative_zero=False, ignores_trailing_space=True
 )
-#: Ids and words of our own are compared unit by unit.  See ADR 12.
+#: Ids and words of our own are compared unit by unit.  See ADR 11.
 COLLATION: Final = "Latin1_General_100_BIN2"
 #: Counts code points, and not the two surrogates of one.
 COUNTING_COLLATION: Final = "Latin1_General_100_CI_AS_SC"
