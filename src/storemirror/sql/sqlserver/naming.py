@@ -30,7 +30,9 @@ def quoted(name: str) -> str:
     '[DmMessage]'
     """
     if not name or len(name.encode("utf-16-le")) > 2 * MAX_IDENTIFIER_UNITS:
-        raise ConfigError(f"{name}: SQL Server's names have 1 to {MAX_IDENTIFIER_UNITS} characters")
+        raise ConfigError(
+            f"{name}: SQL Server's names have at most {MAX_IDENTIFIER_UNITS} characters"
+        )
     return "[" + name.replace("]", "]]") + "]"
 
 

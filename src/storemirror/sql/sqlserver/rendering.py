@@ -87,10 +87,20 @@ class Rendering:
         self.model = model
         self.schema_name = schema_name
         self.is_drop_create = is_drop_create
+        self._procedure_names = procedures
         self._names = resolved_names(model, procedures, procedure_name)
         self._check_distinct()
         self._check_tables()
         self._context = self._made_context()
+
+    def with_drop_create(self) -> Rendering:
+        """Give the same for a server that has no CREATE OR ALTER."""
+        return Rendering(
+            self.model,
+            schema_name=self.schema_name,
+            procedures=self._procedure_names,
+            is_drop_create=True,
+        )
 
     def table(self, name: str) -> str:
         """Give a declared table's qualified, quoted name."""

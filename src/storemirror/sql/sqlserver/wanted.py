@@ -16,7 +16,8 @@ _NAME: Final = re.compile(
     r"^CREATE (?:OR ALTER )?PROCEDURE \[((?:[^\]]|\]\])+)\]\.\[((?:[^\]]|\]\])+)\]$", re.MULTILINE
 )
 #: Where a routine's parameters end and what it does begins: once in each.
-_BODY: Final = re.compile(r"^AS\s*^BEGIN$", re.MULTILINE)
+#: Servers may write the lines anew.
+_BODY: Final = re.compile(r"\bAS\s+BEGIN\b")
 
 
 def wanted_schema(rendering: Rendering, *, project: str, store: str) -> WantedSchema:
