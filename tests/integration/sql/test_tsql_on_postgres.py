@@ -19,14 +19,13 @@ from storemirror.model.entity import Entity, Model
 from storemirror.model.load import load_model
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import RowEvent
-from storemirror.sql.sqlserver.rendering import Rendering
-from tests.standins.tsql.server import Thrown, TsqlServer
+from tests.standins.tsql.server import Thrown
 from tests.support.declarations import EVERY_KIND
 from tests.support.events import deleted, written
 from tests.support.mirrors import MirrorUnderTest, installed_mirror
 from tests.support.tsql_events import events_json, keys_json
+from tests.support.tsql_mirrors import SCHEMA, TsqlMirror, tsql_mirror
 
-SCHEMA = "ms"
 BEGIN_US = 1_700_000_000_000_000
 BEGIN = EPOCH + timedelta(microseconds=BEGIN_US)
 META = (
@@ -34,95 +33,6 @@ META = (
     *("last_event_origin", "last_event_digest", "mapping_revision"),
 )
 NewDatabase = Callable[[], Awaitable[str]]
-
-
-class TsqlMirror:
-    """A mirror whose procedures are those of SQL Server."""
-
-    def __init__(
-        self,
-        model: Model,
-        dsn: str,
-        *,
-        honours_hints: bool = True,
-        fault: tuple[str, str] = ("", ""),
-    ) -> None:
-        self.model = model
-        #: What is replaced in the procedures, and by what.
-        self._fault = fault
-        self.rendering = Rendering(model, schema_name=SCHEMA, procedures={})
-        self.conn = psycopg.connect(dsn, autocommit=True)
-        self.server = TsqlServer(self.conn, honours_hints=honours_hints)
-
-    def deploy(self) -> None:
-        """Do what `schema apply` does."""
-        made, server = self.rendering, self.server
-        server.install(made.tables_batches())
-        procedures = made.procedures_batches()
-        if self._fault[0]:
-            assert any(self._fault[0] in batch for batch in procedures)
-            procedures = [batch.replace(*self._fault) for batch in procedures]
-        server.install(procedures)
-        server.install(made.adopt_batches())
-        server.call(
-            made.register_deployment,
-            Project="demo",
-            StoreDatabase="(default)",
-            SchemaVersion=1,
-            Declarations=made.declarations_json(),
-        )
-        server.install(made.constraints_batches())
-
-    def call(self, name: str, **parameters: object) -> list[tuple[Any, ...]]:
-        """Call a procedure by its declared-style name; gives its result set."""
-        self.server.call(self.rendering.procedure(name), **parameters)
-        return self.server.rows
-
-    def apply(self, events: Sequence[RowEvent]) -> list[str]:
-        """Apply events as the adapter does."""
-        wanted: dict[str, set[tuple[str, ...]]] = {}
-        for event in events:
-            rollup = event.entity.rollup
-            name, key = (
-                (event.entity.name, event.key) if rollup is None else (rollup.into, event.key[:-1])
-            )
-            wanted.setdefault(name, set()).add(key)
-        rows = keys_json(self.model, wanted)
-        if self.call("LockRows", Rows=rows) != [(0,)]:
-            self.call("EnsureParents", Rows=rows)
-        outcomes: dict[int, str] = {}
-        with self.conn.transaction():
-            assert self.call("LockRows", Rows=rows) == [(0,)]
-            for name, places in _calls(self.model, events):
-                found = self.call(name, Events=events_json([events[i] for i in places]))
-                assert [event_id for event_id, _ in found] == [
-                    events[i].change.event_id for i in places
-                ]
-                outcomes.update(zip(places, (outcome for _, outcome in found), strict=True))
-        return [outcomes[place] for place in range(len(events))]
-
-
-def _calls(model: Model, events: Sequence[RowEvent]) -> Iterator[tuple[str, list[int]]]:
-    for entity in model:
-        for verb, is_deleted in (("Delete", True), ("Upsert", False)):
-            places = [
-                place
-                for place, event in enumerate(events)
-                if event.entity.name == entity.name and event.change.is_deleted is is_deleted
-            ]
-            if places:
-                yield f"{verb}{entity.name}", places
-
-
-@contextlib.contextmanager
-def tsql_mirror(model: Model, dsn: str, **options: Any) -> Iterator[TsqlMirror]:
-    """Deploy, and lend the mirror."""
-    mirror = TsqlMirror(model, dsn, **options)
-    try:
-        mirror.deploy()
-        yield mirror
-    finally:
-        mirror.conn.close()
 
 
 @contextlib.asynccontextmanager
@@ -298,6 +208,39 @@ async def test_the_deployment_runs_again(new_database: NewDatabase) -> None:
             "SELECT DISTINCT mappingrevision FROM ms.storemirrordeclaration"
         )
         assert revisions.fetchall() == [(1,)]
+
+
+async def test_a_table_that_was_there_is_adopted(new_database: NewDatabase) -> None:
+    """Its rows are live, below every version; what belongs to them is made and counted."""
+    tsql = TsqlMirror(load_model(), await new_database())
+    try:
+        tsql.conn.execute("""
+            CREATE SCHEMA ms;
+            CREATE TABLE ms.dmconversation (conversationid text COLLATE "C" PRIMARY KEY, own int);
+            CREATE TABLE ms.dmmessage (
+                conversationid text COLLATE "C", messageid text COLLATE "C", sentat timestamp(6),
+                PRIMARY KEY (conversationid, messageid));
+            CREATE TABLE ms.dmparticipant (
+                conversationid text COLLATE "C", userid text COLLATE "C",
+                PRIMARY KEY (conversationid, userid));
+            INSERT INTO ms.dmconversation VALUES ('a', 7);
+            INSERT INTO ms.dmmessage VALUES ('a', 'm', '2026-01-01'), ('b', 'm', '2026-01-02');
+            INSERT INTO ms.dmparticipant VALUES ('c', 'u');
+        """)
+        tsql.deploy()
+        found = tsql.conn.execute(
+            "SELECT conversationid, rowstate, lasteventversion, messagecount, own,"
+            " lastactivityat::date::text FROM ms.dmconversation ORDER BY 1"
+        )
+        assert found.fetchall() == [
+            ("a", "live", 0, 1, 7, "2026-01-01"),
+            ("b", "stub", 0, 1, None, "2026-01-02"),
+            ("c", "live", 0, 0, None, None),
+        ]
+        message = written(tsql.model, "DmMessage", ("a", "m"), BEGIN_US, senderId="s", sentAt=0)
+        assert tsql.apply([message]) == ["applied"]
+    finally:
+        tsql.conn.close()
 
 
 async def test_damaged_aggregates_are_named_and_mended(new_database: NewDatabase) -> None:

@@ -48,6 +48,8 @@ CREATE VIEW sys.columns AS
     SELECT attrelid AS object_id, attnum AS column_id, attname AS name FROM pg_attribute;
 """
 
+_COMPUTED: Final = re.compile(r"AS \((COALESCE\(\[(\w+)\].*)\) PERSISTED")
+
 Variables = dict[str, Any]
 
 
@@ -235,6 +237,16 @@ class TsqlServer:
         if "LOCK_ESCALATION" not in text:
             self._run_all(statements_of(text), variables)
 
+    def _create_table(self, found: re.Match[str], variables: Variables) -> None:
+        """Make a table; PostgreSQL wants to be told the types of computed columns."""
+
+        def typed(computed: re.Match[str]) -> str:
+            kind = re.search(rf"\[{computed[2]}\] (\S+)", found[0])
+            assert kind is not None
+            return f"{kind[1]} GENERATED ALWAYS AS ({computed[1]}) STORED"
+
+        self._execute(_COMPUTED.sub(typed, found[0]), variables)
+
     def _add_computed(self, found: re.Match[str], variables: Variables) -> None:
         """Add a computed column, whose type PostgreSQL wants to be told."""
         table, column, expression, source = found.groups()
@@ -266,6 +278,7 @@ _STATEMENTS: Final[
     (_form(r"EXEC (@\w+) = sys\.sp_getapplock(.*)"), TsqlServer._lock),
     (_form(r"EXEC \((.*)\)"), TsqlServer._run_text),
     (_form(r"EXEC (\[\S+)\s*(.*)"), TsqlServer._call),
+    (_form(r"CREATE TABLE \[.*"), TsqlServer._create_table),
     (
         _form(r"ALTER TABLE (\S+) ADD (\S+) AS \((COALESCE\(\[(\w+)\].*)\) PERSISTED"),
         TsqlServer._add_computed,

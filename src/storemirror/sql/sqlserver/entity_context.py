@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
@@ -68,19 +68,10 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         parent_keys=keys[: entity.parent_key_count],
         clustering=clustering(name, key_units(entity.keys)),
         window=_WINDOW.format(keys=", ".join(f"a.{k['column']}" for k in keys)),
-        columns=[_column(entity, c) for c in entity.columns],
+        declared=_declared(names.model, entity),
         written=_written(entity),
         required=[quoted(pascal_case(c.name)) for c in entity.columns if c.is_required],
-        rollup_columns=_rollup_columns(names.model, entity),
-        derived=[
-            {
-                "column": quoted(pascal_case(d.name)),
-                "expression": f"COALESCE({', '.join(quoted(pascal_case(s)) for s in d.sources)})",
-            }
-            for d in entity.derived
-        ],
         defaulted=_defaulted(name),
-        has_raw=entity.has_raw,
         has_audit=entity.has_audit,
         audit_table=names.qualified(audit),
         audit_pk=quoted(f"PK_{audit}"),
@@ -148,21 +139,25 @@ def _defaulted(table: str) -> list[tuple[str, str]]:
     return columns
 
 
-def _rollup_columns(model: Model, entity: Entity) -> list[dict[str, Any]]:
+def _declared(model: Model, entity: Entity) -> list[tuple[str, str]]:
+    """List the columns that the declaration makes, as they are defined; computed ones last."""
+    written = [(c["column"], f"{c['type'].column} NULL") for c in _written(entity)]
+    computed = []
+    for derived in entity.derived:
+        sources = ", ".join(quoted(pascal_case(source)) for source in derived.sources)
+        computed.append((quoted(pascal_case(derived.name)), f"AS (COALESCE({sources})) PERSISTED"))
+    return [*written, *_rollup_columns(model, entity), *computed]
+
+
+def _rollup_columns(model: Model, entity: Entity) -> Iterator[tuple[str, str]]:
     child = model.rollup_child_of(entity)
     count = None if child is None or child.rollup is None else child.rollup.count
-    table = pascal_case(entity.name)
-    columns = []
     for column in entity.rollup_columns:
         name, kind = pascal_case(column.name), TYPES[column.type].column
-        default = quoted(f"DF_{table}_{name}")
-        definition = (
-            f"{kind} NOT NULL CONSTRAINT {default} DEFAULT (0)"
-            if column.name == count
-            else f"{kind} NULL"
-        )
-        columns.append({"column": quoted(name), "definition": definition})
-    return columns
+        default = quoted(f"DF_{pascal_case(entity.name)}_{name}")
+        is_count = column.name == count
+        rest = f"NOT NULL CONSTRAINT {default} DEFAULT (0)" if is_count else "NULL"
+        yield quoted(name), f"{kind} {rest}"
 
 
 def _latest_columns(entity: Entity, keys: Sequence[Mapping[str, Any]]) -> str:
