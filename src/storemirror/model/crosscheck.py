@@ -30,7 +30,13 @@ RESERVED_COLUMNS: Final = (
     *("RawDocument", "ExpectedVersion", "ObservedAt", "Outcome", "Children"),
 )
 #: Tables of our own.
-RESERVED_TABLES: Final = ("PurgeHorizon", "Declaration", "SchemaInfo", "UnverifiedDocument")
+RESERVED_TABLES: Final = (
+    "PurgeHorizon",
+    "Declaration",
+    "SchemaInfo",
+    "UnverifiedDocument",
+    "Rebase",
+)
 _ORDERED_TYPES: Final = (ColumnType.TIMESTAMP, ColumnType.INTEGER, ColumnType.STRING)
 _CUT_TYPES: Final = (ColumnType.STRING, ColumnType.TEXT)
 

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from storemirror.errors import ConfigError
+from storemirror.model.crosscheck import RESERVED_TABLES
 from storemirror.model.load import load_model
+from storemirror.sql.names import snake_case
 from storemirror.sql.postgres.rendering import Rendering, quoted
 
 
@@ -75,3 +77,11 @@ def test_a_name_of_no_procedure_is_refused(name: str) -> None:
     """One schema and one name, or a name alone."""
     with pytest.raises(ConfigError, match="no name of a procedure"):
         rendering(SQL_PROC_UPSERT_DM_MESSAGE=name)
+
+
+def test_no_entity_can_be_called_as_a_table_of_ours() -> None:
+    """Its rows would lie among the book-keeping."""
+    rendering = Rendering(load_model(), schema_name="storemirror", procedures={})
+    # Names of entities stand in quotes.
+    own = re.findall(r'CREATE TABLE IF NOT EXISTS "storemirror"\.(\w+) ', rendering.tables_sql())
+    assert sorted(own) == sorted(snake_case(name) for name in RESERVED_TABLES)
