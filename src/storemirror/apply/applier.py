@@ -53,8 +53,8 @@ class Applier:
     ) -> None:
         """Name everything a batch passes through."""
         self._mirror = mirror
-        #: Holds what waits for the document store.
-        self.rereader = rereader
+        self._rereader = rereader
+        self._room = rereader.room
         self._clock = clock
         self._hand = hand
         self._retry = retry
@@ -89,12 +89,12 @@ class Applier:
     def to_apply(self, part: Sequence[Taken]) -> Sequence[Taken]:
         """Give those whose lock is still held, and that do not wait for the document store."""
         held = self._hand.held_among([taken.delivery for taken in part])
-        if len(held) == len(part) and self.rereader.is_empty:
+        if len(held) == len(part) and self._room.is_empty:
             return part
         return [
             taken
             for taken in part
-            if self._hand.holds(taken.delivery) and not self.rereader.keeps(taken.delivery)
+            if self._hand.holds(taken.delivery) and not self._room.keeps(taken.delivery)
         ]
 
     @staticmethod
@@ -118,7 +118,7 @@ class Applier:
         self._stats.count_latencies(latencies)
         waiting: set[int] = set()
         if Outcome.EXPIRED in outcomes:
-            waiting = await self.rereader.renew(
+            waiting = await self._rereader.renew(
                 [t for t, o in zip(part, outcomes, strict=True) if o is Outcome.EXPIRED]
             )
         await self._strike(Step.AFTER_APPLY_BEFORE_COMPLETE, part)

@@ -49,6 +49,11 @@ async def first_of(*waits: Awaitable[object]) -> None:
         task.result()
 
 
+def waits_of(settings: WriterSettings) -> wait_random_exponential:
+    """Give the waits between two tries."""
+    return wait_random_exponential(multiplier=settings.retry_first_s, max=settings.retry_max_s)
+
+
 class Retry:
     """Repeats calls until they work, may not be repeated, or the writer is to end."""
 
@@ -155,9 +160,7 @@ class Retry:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(may_retry),
-            wait=wait_random_exponential(
-                multiplier=self._settings.retry_first_s, max=self._settings.retry_max_s
-            ),
+            wait=waits_of(self._settings),
             sleep=self._pause,
             before_sleep=note,
             reraise=True,

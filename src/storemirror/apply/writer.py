@@ -29,6 +29,7 @@ from storemirror.apply.retry import Retry, cancel, first_of
 from storemirror.apply.settle import is_worth_waiting_for, one_of_each_kind
 from storemirror.apply.settler import Settler
 from storemirror.apply.stats import WriterStats
+from storemirror.apply.waiting import WaitingRoom
 from storemirror.bus.port import Consumer, Delivery, Publisher, Rejection
 from storemirror.clock import Clock
 from storemirror.errors import DatabaseRefused, PoisonEventError, TransientError
@@ -119,16 +120,14 @@ class SqlWriterProcessor:
         self._wake = asyncio.Event()
         self._retry = Retry(clock=clock, settings=settings, halt=self._halt, on_calm=self._wake.set)
         self._hand = Hand(
-            consumer=consumer,
-            clock=clock,
-            stats=stats,
-            settings=settings,
-            on_shrink=self._wake.set,
+            consumer=consumer, clock=clock, stats=stats, settings=settings, on_shrink=self._wake.set
         )
         self._settler = Settler(consumer=consumer, hand=self._hand, retry=self._retry, stats=stats)
+        self._waiting = WaitingRoom(publisher, clock, self._settler, settings)
+        self._rereader = Rereader(reread, publisher, self._waiting)
         self._applier = Applier(
             mirror=mirror,
-            rereader=Rereader(reread, publisher, clock, self._hand, self._settler, settings),
+            rereader=self._rereader,
             clock=clock,
             hand=self._hand,
             retry=self._retry,
@@ -138,18 +137,22 @@ class SqlWriterProcessor:
             on_batch=on_batch,
         )
         self._lanes = lanes_of(settings)
-        self._references = ReferenceLane(
-            reread=reread, decoder=decoder, settler=self._settler, clock=clock, settings=settings
-        )
+        #: Set while the database takes events, as far as is known.
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._references = ReferenceLane(reread, decoder, self._waiting, self._gate)
         self._all_lanes: list[Lane | ReferenceLane] = [*self._lanes, self._references]
         #: Held while deliveries may be under way to us: what is given back meanwhile would come
         #: straight back, and cost another delivery.
         self._receiving = asyncio.Lock()
-        self._is_gate_closed = False
         self._canaries: list[Taken] = []
         self._fatal: Exception | None = None
         self._check_at_s = 0.0
         self._mean_size_bytes = 1
+
+    @property
+    def _is_gate_closed(self) -> bool:
+        return not self._gate.is_set()
 
     @property
     def in_hand_count(self) -> int:
@@ -180,8 +183,8 @@ class SqlWriterProcessor:
         others = [
             asyncio.create_task(self._guarded(self._halt_when(stop))),
             asyncio.create_task(self._guarded(self._hand.keep_locks())),
-            asyncio.create_task(self._guarded(self._applier.rereader.keep_trying())),
-            asyncio.create_task(self._guarded(self._applier.rereader.keep_returning())),
+            asyncio.create_task(self._guarded(self._rereader.keep_trying())),
+            asyncio.create_task(self._guarded(self._waiting.keep_returning())),
         ]
         try:
             await self._guarded(self._receive(on_idle))
@@ -312,9 +315,12 @@ class SqlWriterProcessor:
             self._lanes[lane_of(event, len(self._lanes))].put(Taken(delivery, event))
 
     def _clear_lanes(self) -> list[Delivery]:
-        """Take out everything that no lane has begun."""
-        waiting = [taken.delivery for lane in self._lanes for taken in lane.clear()]
-        return waiting + self._references.clear()
+        """Take out everything that no lane has begun.
+
+        What waits for the document store stays: given back in each outage of the database, it
+        would pay for all of them with deliveries, where the others are applied in between.
+        """
+        return [taken.delivery for lane in self._lanes for taken in lane.clear()]
 
     # Applying
 
@@ -347,7 +353,7 @@ class SqlWriterProcessor:
     # The gate
 
     def _close_gate(self, exc: Exception) -> None:
-        self._is_gate_closed = True
+        self._gate.clear()
         self._wake.set()
         _log.error(LogEvent.GATE_CLOSED.value, error=str(exc), hint=getattr(exc, "hint", ""))
 
@@ -361,7 +367,7 @@ class SqlWriterProcessor:
             if not self._halt.is_set():
                 raise
             return
-        self._is_gate_closed = False
+        self._gate.set()
         _log.info(LogEvent.GATE_OPENED.value)
 
     async def _try_gate(self) -> None:
@@ -394,5 +400,5 @@ class SqlWriterProcessor:
         await self._settler.abandon([*waiting, *(taken.delivery for taken in canaries)])
         await first_of(asyncio.wait(lanes), self._clock.sleep(self._settings.shutdown_timeout_s))
         await cancel(lanes)
-        await self._applier.rereader.put_back()
+        await self._waiting.put_back()
         await self._settler.abandon(self._hand.held())

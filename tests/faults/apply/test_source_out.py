@@ -22,7 +22,7 @@ from storemirror.errors import (
     SqlUnavailable,
     StoreMirrorError,
 )
-from storemirror.event.change import Origin, Outcome, RowState
+from storemirror.event.change import Change, Origin, Outcome, RowState
 from storemirror.sql.port import RowEvent
 from tests.integration.apply.faulty import FaultyConsumer, FaultyMirror
 from tests.integration.apply.pipe import (
@@ -33,6 +33,7 @@ from tests.integration.apply.pipe import (
     a_chat_message,
     a_follow,
     message_of,
+    referring_to,
 )
 
 pytestmark = pytest.mark.postgres
@@ -42,6 +43,8 @@ MAX_DELIVERIES = SubscriptionSpec(name="any").max_delivery_count
 HOUR_S = 3_600.0
 NOW_US = START_US + 3 * 86_400_000_000
 LATE = [a_chat_message(number) for number in range(5)]
+#: With its contents, which makes it expire, or without them.
+SENT = pytest.mark.parametrize("sent", [message_of, referring_to], ids=["expired", "references"])
 
 
 class Source:
@@ -49,7 +52,7 @@ class Source:
 
     def __init__(self, error: StoreMirrorError) -> None:
         self.error = error
-        self.try_count = 0
+        self.try_count = self.answer_count = 0
         #: Asked at each try whether it answers; gets the number of the try.
         self.answers: Callable[[int], Awaitable[bool]] = self._never
 
@@ -60,6 +63,7 @@ class Source:
         self.try_count += 1
         if not await self.answers(self.try_count):
             raise self.error
+        self.answer_count += 1
         return message_of(a_change(path, None, NOW_US, origin=Origin.REREAD), run=run)
 
 
@@ -147,10 +151,13 @@ def stop_at_second_try(source: Source, stop: asyncio.Event) -> None:
     source.answers = is_back
 
 
-async def test_writers_that_end_meanwhile_cost_no_delivery_either(pipe: Pipe) -> None:
+@SENT
+async def test_writers_that_end_meanwhile_cost_no_delivery_either(
+    pipe: Pipe, sent: Callable[[Change], Message]
+) -> None:
     """Deployments during an outage of the source must not add up to dead letters."""
     await pipe.set_purge_horizon("2026-01-02")
-    await pipe.publish(LATE)
+    await pipe.publisher.publish([sent(change) for change in LATE])
     source = Source(SourceUnavailable("silent"))
     for _ in range(MAX_DELIVERIES + 1):
         stop = asyncio.Event()
@@ -222,10 +229,13 @@ async def test_a_bus_that_says_no_to_everything_is_waited_for(pipe: Pipe) -> Non
     await assert_all_reread(pipe)
 
 
-async def test_what_lost_its_lock_while_it_waited_comes_again(pipe: Pipe) -> None:
+@SENT
+async def test_what_lost_its_lock_while_it_waited_comes_again(
+    pipe: Pipe, sent: Callable[[Change], Message]
+) -> None:
     """It is another writer's by then; to settle it here would settle the other's."""
     await pipe.set_purge_horizon("2026-01-02")
-    await pipe.publish(LATE)
+    await pipe.publisher.publish([sent(change) for change in LATE])
     source = Source(SourceUnavailable("silent"))
     writers: list[SqlWriterProcessor] = []
 
@@ -253,14 +263,20 @@ class CountingClock(SystemClock):
         self.pause_count += duration_s == SETTINGS.retry_max_s
 
 
-async def test_more_than_the_hand_holds_keeps_nothing_else_waiting(pipe: Pipe) -> None:
-    """What waits once took all the room there is, and nothing was received any more (#3).
+@pytest.mark.parametrize("expired_count", [20, 10, 0], ids=["expired", "both", "references"])
+async def test_more_than_the_hand_holds_keeps_nothing_else_waiting(
+    pipe: Pipe, expired_count: int
+) -> None:
+    """What waits once took all the room there is, and nothing was received any more (#3, #5).
 
     What goes back for want of room comes straight back: it goes once a pause, or it would spin.
+    What expired and what came without its contents share the room.
     """
     late = [a_chat_message(number) for number in range(20)]
     await pipe.set_purge_horizon("2026-01-02")
-    await pipe.publish([*late, *(a_follow(number) for number in range(20))])
+    await pipe.publish(late[:expired_count])
+    await pipe.publisher.publish([referring_to(change) for change in late[expired_count:]])
+    await pipe.publish([a_follow(number) for number in range(20)])
     source, clock = Source(SourceUnavailable("silent")), CountingClock()
     consumer = FaultyConsumer(pipe.new_consumer())
     received_by_pause: list[tuple[int, int]] = []
@@ -290,7 +306,7 @@ async def test_more_than_the_hand_holds_keeps_nothing_else_waiting(pipe: Pipe) -
         receive_max_count=2,
     )
     await pipe.run_until_empty(writer)
-    ((received_count, pause_count),) = received_by_pause
+    received_count, pause_count = received_by_pause[0]
     assert received_count <= 20 + 4 + 2 * pause_count
     assert most_held == 4
     assert {d.delivery_count for d in consumer.received} == {1}

@@ -31,7 +31,7 @@ from storemirror.bus.servicebus import ServiceBus, ServiceBusAddress
 from storemirror.clock import Clock, SystemClock, datetime_from_us
 from storemirror.event.change import Change, Origin, version_of
 from storemirror.event.digest import digest_of
-from storemirror.event.envelope import CONTENT_TYPE, encode_change, source_of
+from storemirror.event.envelope import CONTENT_TYPE, by_reference, encode_change, source_of
 from storemirror.event.value import encode_fields
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
@@ -104,6 +104,14 @@ def message_of(change: Change, *, run: str = "") -> Message:
         body=encode_change(change, source=SOURCE),
         content_type=CONTENT_TYPE,
     )
+
+
+def referring_to(change: Change) -> Message:
+    """Give what a bus carries of a change that is too large for it."""
+    message = message_of(change)
+    referring = by_reference(message.body)
+    assert referring is not None
+    return replace(message, body=referring[0])
 
 
 class NoReread:

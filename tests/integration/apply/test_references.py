@@ -10,8 +10,14 @@ import pytest
 from storemirror.bus.port import Message
 from storemirror.errors import EntityUnknown, SourceUnavailable, StoreMirrorError
 from storemirror.event.change import Change, Origin
-from storemirror.event.envelope import by_reference
-from tests.integration.apply.pipe import START_US, Pipe, a_change, a_chat_message, message_of
+from tests.integration.apply.pipe import (
+    START_US,
+    Pipe,
+    a_change,
+    a_chat_message,
+    message_of,
+    referring_to,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -35,14 +41,6 @@ class Documents:
             raise found
         assert path == found.path
         return message_of(replace(found, origin=Origin.REREAD, observed_at_us=NOW_US), run=run)
-
-
-def referring_to(change: Change) -> Message:
-    """Give what a bus carries of a change that is too large for it."""
-    message = message_of(change)
-    referring = by_reference(message.body)
-    assert referring is not None
-    return replace(message, body=referring[0])
 
 
 async def version_of(pipe: Pipe, number: int) -> int | None:

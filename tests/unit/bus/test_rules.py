@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from storemirror.apply.reread import put_back_message
+from storemirror.apply.waiting import put_back_message
 from storemirror.bus.port import FIRST_ENQUEUED, RESUBMITTED_FROM, DeadLetter, Delivery, Message
 from storemirror.bus.rules import MAX_REASON_LENGTH, refuse_bad_messages, replacement_of, storable
 from storemirror.errors import MessageRefused
