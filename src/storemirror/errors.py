@@ -132,7 +132,14 @@ class TransientError(StoreMirrorError):
 
 
 class BusUnavailable(TransientError):
-    """The bus did not answer."""
+    """The bus did not answer, or asked to wait."""
+
+    hint = (
+        "Nothing is lost: what is not on the bus stays where it came from.  See whether this "
+        "machine reaches the named server or namespace; on PostgreSQL also whether it has room on "
+        "its disk and takes writes, and whether user, password and database in STOREMIRROR_BUS_DSN "
+        "are right."
+    )
 
 
 class SqlUnavailable(TransientError):
@@ -203,7 +210,7 @@ class BusRefused(StoreMirrorError):
 class MessageRefused(BusRefused):
     """The bus can never take this message: too large, or not to be stored.  It takes others."""
 
-    hint = "Read the words of the bus above: they name the message, and what of it is not taken."
+    hint = "Read the words of the bus above: they say what of the message is not taken."
 
 
 class SourceRefused(StoreMirrorError):

@@ -433,8 +433,9 @@ class Parts:
         bus = self.settings.bus
         if bus.connection_string is not None and bus.namespace is not None:
             raise ConfigError(
-                "SERVICEBUS_CONNECTION_STRING and bus.namespace are both set: take one out; with "
-                "bus.namespace Azure's identity is used"
+                "bus.connection_string (SERVICEBUS_CONNECTION_STRING) and bus.namespace "
+                "(SERVICEBUS_NAMESPACE) are both set: take one out; with bus.namespace Azure's "
+                "identity is used"
             )
         return servicebus.ServiceBus(
             servicebus.ServiceBusAddress(

@@ -37,7 +37,7 @@ FIRESTORE = {
 
 
 class Up:
-    """A running `storemirror up`."""
+    """A running `storemirror up`, or another command that goes on."""
 
     def __init__(self, process: asyncio.subprocess.Process, operator: Operator) -> None:
         self._process = process
@@ -79,13 +79,13 @@ class Up:
 
 
 @contextlib.asynccontextmanager
-async def running(operator: Operator, **variables: str) -> AsyncIterator[Up]:
-    """Start `storemirror up`; it is killed at the end, if it has not ended."""
+async def running(operator: Operator, command: str = "up", **variables: str) -> AsyncIterator[Up]:
+    """Start `storemirror up`, or another; it is killed at the end, if it has not ended."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         "from storemirror.cli.entry import main; main()",
-        "up",
+        command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=clean_environment({**operator.environment, **variables}),

@@ -34,7 +34,10 @@ __all__ = [
 
 
 class ServiceBus:
-    """Makes publishers, consumers and admins in one namespace."""
+    """Makes publishers, consumers and admins in one namespace.
+
+    ConfigError where the connection string is another topic's.
+    """
 
     def __init__(self, address: ServiceBusAddress) -> None:
         """
@@ -47,14 +50,17 @@ class ServiceBus:
 
     def publisher(self, clock: Clock, *, topic: str) -> ServiceBusPublisher:
         """Make a publisher."""
+        self._namespace.refuse_other_topic(topic)
         return ServiceBusPublisher(self._namespace, topic=topic)
 
     def consumer(self, clock: Clock, *, subscription: str, topic: str) -> ServiceBusConsumer:
         """Make a consumer."""
+        self._namespace.refuse_other_topic(topic)
         return ServiceBusConsumer(self._namespace, clock, subscription=subscription, topic=topic)
 
     def admin(self, clock: Clock, *, topic: str) -> ServiceBusAdmin:
         """Make an admin."""
+        self._namespace.refuse_other_topic(topic)
         return ServiceBusAdmin(self._namespace, clock, topic=topic)
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from azure.core.exceptions import ResourceNotFoundError
@@ -132,8 +133,7 @@ class ServiceBusAdmin:
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The namespace stays open."""
-        await self._dead_letters.aclose()
-        await self._publisher.aclose()
+        await asyncio.gather(self._dead_letters.aclose(), self._publisher.aclose())
         administration, self._administration = self._administration, None
         if administration is not None:
             await administration.close()

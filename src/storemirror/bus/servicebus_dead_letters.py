@@ -35,7 +35,7 @@ from storemirror.bus.servicebus_namespace import Namespace
 from storemirror.bus.servicebus_provision import acknowledged_name
 from storemirror.bus.servicebus_publish import ServiceBusPublisher
 from storemirror.clock import Clock
-from storemirror.errors import BusRefused, DeadLetterUnknown
+from storemirror.errors import BusRefused, BusUnavailable, DeadLetterUnknown
 
 #: Most messages that one request browses.
 _BROWSE_PAGE: Final = 250
@@ -65,16 +65,15 @@ class DeadLetters:
 
     async def peek(self, subscription: str, *, limit: int, after: int) -> list[DeadLetter]:
         """Give dead letters above a number, by rising number."""
+        # In this order: what is acknowledged meanwhile is seen in one of both places.
+        letters = await self.browse(_dead(subscription), start=after + 1, limit=limit)
         found = {
             letter.sequence_number: letter
             for letter in await self._acknowledged(subscription)
             if letter.sequence_number > after
         }
         # Acknowledged only in part: its copy is there, and it still is among the dead letters.
-        found |= {
-            browsed.sequence_number or 0: dead_letter_of(browsed)
-            for browsed in await self.browse(_dead(subscription), start=after + 1, limit=limit)
-        }
+        found |= {browsed.sequence_number or 0: dead_letter_of(browsed) for browsed in letters}
         return [found[number] for number in sorted(found)][:limit]
 
     async def _acknowledged(self, subscription: str) -> list[DeadLetter]:
@@ -87,7 +86,7 @@ class DeadLetters:
     async def browse(self, path: str, *, start: int, limit: int) -> list[ServiceBusReceivedMessage]:
         """Look at messages of a subscription, or of its dead letters, without locking them."""
         found: list[ServiceBusReceivedMessage] = []
-        with translated_errors(self._namespace.operation(f"browse {path!r}", Role.LISTEN)):
+        with translated_errors(self._operation("look at", path)):
             while len(found) < limit:
                 count = min(_BROWSE_PAGE, limit - len(found))
                 page = await self._browsed(path, start, count)
@@ -172,7 +171,13 @@ class DeadLetters:
         async with self._taken(path, {number}) as found:
             if not found:
                 raise _unknown(path, number)
-            await self._publisher.publish_outgoing(replacement)
+            try:
+                await self._publisher.publish_outgoing(replacement)
+            except (BusRefused, BusUnavailable) as exc:
+                raise type(exc)(
+                    f"{exc}; dead letter {number} stays where it was, and the command may be "
+                    "given again"
+                ) from exc
 
     async def _find(self, subscription: str, number: int) -> DeadLetter:
         letters = await self.peek(subscription, limit=1, after=number - 1)
@@ -204,9 +209,9 @@ class DeadLetters:
         """See `BusAdmin.purge`."""
         link = await self._link(subscription)
         count = 0
-        with _broken_links_translated(self._taking(subscription)):
+        with _broken_links_translated(self._operation("take from", subscription)):
             while page := await link.pull(_PURGE_PAGE, 0.0):
-                await self._complete(link, page)
+                await self._complete(link, subscription, page)
                 count += len(page)
         return count
 
@@ -216,16 +221,16 @@ class DeadLetters:
         link = await self._link(path)
         locked: dict[int, ServiceBusReceivedMessage] = {}
         try:
-            with _broken_links_translated(self._taking(path)):
+            with _broken_links_translated(self._operation("take from", path)):
                 await self._search(link, numbers, locked)
                 found = sorted(numbers & locked.keys())
                 yield found
-                await self._complete(link, [locked[number] for number in found])
+                await self._complete(link, path, [locked[number] for number in found])
             for number in found:
                 del locked[number]
         finally:
             if not link.is_broken:
-                with translated_errors(self._taking(path)):
+                with translated_errors(self._operation("take from", path)):
                     await link.release(list(locked.values()))
 
     @staticmethod
@@ -243,9 +248,9 @@ class DeadLetters:
             count = next(pages, count)
 
     async def _complete(
-        self, link: ReceiverLink, messages: Sequence[ServiceBusReceivedMessage]
+        self, link: ReceiverLink, path: str, messages: Sequence[ServiceBusReceivedMessage]
     ) -> None:
-        with translated_errors(self._taking("messages")):
+        with translated_errors(self._operation("take from", path)):
             results = await link.settle(messages, lambda r, message: r.complete_message(message))
             for error in results:
                 if isinstance(error, Exception):
@@ -253,8 +258,12 @@ class DeadLetters:
                 if error is not None:
                     raise ServiceBusError("the connection broke")
 
-    def _taking(self, path: str) -> Operation:
-        return self._namespace.operation(f"take from {path!r}", Role.LISTEN)
+    def _operation(self, verb: str, path: str) -> Operation:
+        subscription, _, sub_queue = path.partition("/")
+        what = "the dead letters of " if sub_queue else ""
+        return self._namespace.operation(
+            f"{verb} {what}subscription {subscription!r} of topic {self._topic!r}", Role.LISTEN
+        )
 
     async def _link(self, path: str) -> ReceiverLink:
         link = self._links.get(path)
@@ -262,17 +271,17 @@ class DeadLetters:
             if link is not None:
                 await link.aclose()
             link = ReceiverLink(self._receiver(path), self._clock)
-            with translated_errors(self._taking(path)):
+            with translated_errors(self._operation("take from", path)):
                 await link.open()
             self._links[path] = link
         return link
 
     async def aclose(self) -> None:
         """Let go of connections."""
-        for link in self._links.values():
-            await link.aclose()
-        for path in list(self._browsers):
-            await self._close_browser(path)
+        await asyncio.gather(
+            *(link.aclose() for link in self._links.values()),
+            *(self._close_browser(path) for path in list(self._browsers)),
+        )
         self._links.clear()
         client, self._client = self._client, None
         if client is not None:

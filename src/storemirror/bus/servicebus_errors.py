@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from azure.core.exceptions import (
     AzureError,
@@ -21,9 +23,13 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthorizationError,
     ServiceBusError,
     ServiceBusQuotaExceededError,
+    ServiceBusServerBusyError,
 )
 
 from storemirror.errors import BusRefused, BusUnavailable, MessageRefused
+
+#: What of an answer of the management interface is for people.
+_DETAIL: Final = re.compile(r"<Detail>(.*?)</Detail>", re.DOTALL)
 
 
 class Role(enum.StrEnum):
@@ -60,21 +66,26 @@ def translated(exc: Exception, operation: Operation) -> BusRefused | BusUnavaila
     refusal = _refusal(exc, operation)
     if refusal is not None:
         refused = MessageRefused if isinstance(exc, MessageSizeExceededError) else BusRefused
-        return refused(f"{cannot}: {refusal} ({described(exc)})")
-    return BusUnavailable(f"{cannot}: Service Bus did not answer ({described(exc)})")
+        # The SDK's words for an entity that is not there call the topic a subscription.
+        words = "" if isinstance(exc, ResourceNotFoundError) else f" ({described(exc)})"
+        return refused(f"{cannot}: {refusal}{words}")
+    if isinstance(exc, ServiceBusServerBusyError):
+        trouble = "Service Bus is busy; where that lasts, the namespace's tier is too small"
+    else:
+        trouble = "Service Bus did not answer"
+    return BusUnavailable(f"{cannot}: {trouble} ({described(exc)})")
 
 
 def _refusal(exc: Exception, operation: Operation) -> str | None:
     """Say what must be mended; None when waiting may help."""
     status = exc.status_code if isinstance(exc, HttpResponseError) else None
-    if status in (401, 403):
-        return (
-            "the identity has no right to it, or is not this namespace's; the least role is "
-            f"{operation.role}"
-        )
+    no_right = f"the identity has no right to it; the least role is {operation.role}"
     match exc:
         case MessageSizeExceededError():
-            return "the message is larger than the namespace's tier takes"
+            return (
+                "the message is larger than the namespace's tier takes: 256 KB on Standard, more "
+                "on Premium"
+            )
         case MessagingEntityNotFoundError() | ResourceNotFoundError():
             return "there is no such topic or subscription: run `storemirror bus provision` first"
         case MessagingEntityDisabledError():
@@ -85,12 +96,19 @@ def _refusal(exc: Exception, operation: Operation) -> str | None:
                 "namespace's tier"
             )
         case ServiceBusAuthorizationError():
-            return f"the identity has no right to it; the least role is {operation.role}"
-        case ServiceBusAuthenticationError() | ClientAuthenticationError():
+            return no_right
+        case ClientAuthenticationError() if status is None:
             return (
-                "the namespace did not accept the credential: see that connection string or "
-                f"identity are this namespace's, and that it has the role {operation.role}"
+                "no identity of Azure's was found here: give the machine a managed one, set the "
+                "variables of a federated one, or run `az login`"
             )
+    if status == 403 or (status == 401 and "claim" in str(exc)):
+        return no_right
+    if status == 401 or isinstance(exc, ServiceBusAuthenticationError):
+        return (
+            "the namespace did not accept the credential: see that key or identity are this "
+            f"namespace's, not replaced since, and that it has the role {operation.role}"
+        )
     if status is not None and 400 <= status < 500 and status not in (408, 429):
         return "the namespace refused it"
     return None
@@ -98,10 +116,14 @@ def _refusal(exc: Exception, operation: Operation) -> str | None:
 
 def described(exc: Exception) -> str:
     r"""
-    Give the words of an error on one line, without what follows for machines.
+    Give the words of an error on one line, without what is for machines.
 
     >>> described(ValueError("no\nsuch host"))
     'ValueError: no such host'
+    >>> described(ValueError("status <Error><Code>401</Code><Detail>no such key</Detail></Error>"))
+    'ValueError: no such key'
     """
-    words = exc.message if isinstance(exc, ServiceBusError) else str(exc)
-    return f"{type(exc).__name__}: {' '.join(str(words).split())}"[:500]
+    words = str(exc.message if isinstance(exc, ServiceBusError) else exc)
+    detail = _DETAIL.search(words)
+    said = words if detail is None else detail[1]
+    return f"{type(exc).__name__}: {' '.join(said.split())}"[:500]

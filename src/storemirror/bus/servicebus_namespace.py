@@ -44,14 +44,29 @@ class Namespace:
             ConfigError: it is no connection string, or neither is given.
         """
         # The SDK logs, with traceback, each error that it raises; we raise it translated.
-        logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
+        for library in ("azure.servicebus", "azure.identity"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         self._address = address
         self._credential: DefaultAzureCredential | None = None
         if address.connection_string is None and address.namespace is None:
             raise ConfigError(
                 "set SERVICEBUS_CONNECTION_STRING, or bus.namespace for Azure's identity"
             )
-        self.host = _host_of(address)
+        self.host, self._only_topic = _host_and_entity_of(address)
+
+    def refuse_other_topic(self, topic: str) -> None:
+        """
+        See that the connection string is not another topic's.
+
+        Raises:
+            ConfigError: it is; the SDK would say so in words of its own, at the first use.
+        """
+        if self._only_topic not in (None, topic):
+            raise ConfigError(
+                f"SERVICEBUS_CONNECTION_STRING is for {self._only_topic!r} alone (EntityPath), and "
+                f"the topic is {topic!r}: copy it from a policy of the namespace, or set "
+                "SERVICEBUS_TOPIC_REALTIME_MIRROR"
+            )
 
     def operation(self, what: str, role: Role) -> Operation:
         """Name what is about to be done, for the words of an error."""
@@ -105,11 +120,11 @@ class PlainHttpTransport(AioHttpTransport):  # type: ignore[misc]
         return await super().send(request, **config)
 
 
-def _host_of(address: ServiceBusAddress) -> str:
-    """Give the namespace's host name, and see that a connection string is one."""
+def _host_and_entity_of(address: ServiceBusAddress) -> tuple[str, str | None]:
+    """Give the namespace's host name, and the one entity that a connection string is for."""
     if address.connection_string is None:
         assert address.namespace is not None
-        return address.namespace.removeprefix("sb://").strip("/")
+        return address.namespace.removeprefix("sb://").strip("/"), None
     try:
         parsed = parse_connection_string(address.connection_string)
     except ValueError as exc:
@@ -119,4 +134,4 @@ def _host_of(address: ServiceBusAddress) -> str:
             "namespace's shared access policies: Endpoint=sb://...;SharedAccessKeyName=...;"
             "SharedAccessKey=..."
         ) from None
-    return str(parsed.fully_qualified_namespace)
+    return str(parsed.fully_qualified_namespace), parsed.entity_path

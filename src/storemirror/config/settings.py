@@ -22,6 +22,7 @@ from storemirror.errors import ConfigError
 PROCEDURE_PREFIX: Final = "SQL_PROC_"
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_HOST_NAME: Final = re.compile(r"(sb://)?[A-Za-z0-9.-]+/?")
 _SWITCH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -50,6 +51,16 @@ def _identifier(text: str) -> str:
         raise refusal(
             "is no SQL identifier",
             "Use letters, digits and underscores, not a digit first, at most 63.",
+        )
+    return text
+
+
+def _host_name(text: str) -> str:
+    if _HOST_NAME.fullmatch(text) is None:
+        raise refusal(
+            "is no host name",
+            "Write it as in contoso.servicebus.windows.net; a connection string is a secret, and "
+            "belongs in SERVICEBUS_CONNECTION_STRING.",
         )
     return text
 
@@ -90,6 +101,7 @@ def _words(value: object) -> object:
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
+HostName = Annotated[str, AfterValidator(_not_blank), AfterValidator(_host_name)]
 Dsn = Annotated[SecretStr, AfterValidator(_secret_not_blank)]
 _DSN_FORM: Final = "a libpq connection string, postgresql://user:password@host/database"
 
@@ -138,17 +150,19 @@ class BusSettings(Section):
 
     kind: Literal["postgres", "servicebus"] = Field(
         default="postgres",
-        description="postgres (laptop, small team) or servicebus (Azure; an extra)",
+        description="postgres (PostgreSQL: laptop, small team) or servicebus (Azure Service Bus; "
+        "an extra)",
     )
     dsn: Dsn | None = Field(
         default=None, description=f"where the bus on PostgreSQL is: {_DSN_FORM}"
     )
     connection_string: Dsn | None = Field(
         default=None,
-        description="Service Bus: a shared access policy's connection string, of the namespace",
+        description="Service Bus: the connection string of a shared access policy of the "
+        "namespace; or else set namespace, for Azure's identity",
         json_schema_extra={"env": "SERVICEBUS_CONNECTION_STRING"},
     )
-    namespace: Text | None = Field(
+    namespace: HostName | None = Field(
         default=None,
         description="Service Bus: contoso.servicebus.windows.net, reached with Azure's identity "
         "(managed, federated, or az login); not beside a connection string",

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
 
 from storemirror.bus.port import PublishResult, Rejection
 from storemirror.bus.servicebus import (
     Namespace,
+    ServiceBus,
     ServiceBusAddress,
     ServiceBusAdmin,
     ServiceBusConsumer,
     ServiceBusPublisher,
 )
+from storemirror.bus.servicebus_errors import Operation, Role, translated
 from storemirror.clock import SystemClock
 from storemirror.errors import BusRefused, BusUnavailable, ConfigError, MessageRefused
 from storemirror.event.envelope import Reference, decode_event
@@ -120,7 +123,7 @@ async def test_a_busy_service_is_asked_again_and_nothing_is_published_twice(
     """Busy is the service's way to slow down who is too fast."""
     publisher = bus.publisher()
     standin.faults.refuse_sends(BUSY, 2)
-    with pytest.raises(BusUnavailable, match="did not answer"):
+    with pytest.raises(BusUnavailable, match="Service Bus is busy"):
         await publisher.publish(messages(2))
     await publisher.publish(messages(2))
     assert ids(await receive_now(bus.consumer())) == ["e00000", "e00001"]
@@ -432,6 +435,23 @@ def test_what_is_no_connection_string_is_refused_before_anything_is_opened(text:
     """And its words are not repeated: they may be half a secret."""
     with pytest.raises(ConfigError, match="is no connection string"):
         Namespace(ServiceBusAddress(connection_string=text))
+
+
+def test_a_connection_string_of_another_topic_is_refused_by_name() -> None:
+    """A topic's policy carries the topic; the SDK answers a wrong one at the first use."""
+    text = "Endpoint=sb://x/;SharedAccessKeyName=x;SharedAccessKey=eA==;EntityPath=other"
+    bus, clock = ServiceBus(ServiceBusAddress(connection_string=text)), SystemClock()
+    with pytest.raises(ConfigError, match=r"is for 'other' alone \(EntityPath\)"):
+        bus.publisher(clock, topic="realtime-mirror")
+    assert bus.admin(clock, topic="other") is not None
+
+
+def test_no_identity_is_said_to_be_none() -> None:
+    """The namespace was not even asked: its rights are not what is to be mended."""
+    operation = Operation(what="receive", namespace="contoso", role=Role.LISTEN)
+    error = translated(ClientAuthenticationError("DefaultAzureCredential failed"), operation)
+    assert isinstance(error, BusRefused)
+    assert "no identity of Azure's was found here" in str(error)
 
 
 def test_a_namespace_alone_is_reached_with_an_identity_of_azures() -> None:

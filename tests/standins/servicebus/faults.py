@@ -30,6 +30,11 @@ class Faults:
         """Refuse the next settlements; what they were for stays locked."""
         self._settlements.extend(AmqpError(condition, "refused on request") for _ in range(count))
 
+    def refuse_no_more(self) -> None:
+        """Take back what was asked for and has not struck."""
+        self._sends.clear()
+        self._settlements.clear()
+
     def strike_send(self) -> None:
         """Raise what the next send is refused with, if anything."""
         if self._sends:
