@@ -145,6 +145,8 @@ async def test_another_file_may_be_named(tmp_path: Path) -> None:
         (("init", "--yes", "--project", "p", "--documents", "firebase"), "embedded"),
         (("init", "--yes", "--project", "p", "--sql-dsn", "db:geheim"), "--sql-dsn"),
         (("init", "--yes", "--project", " "), "is blank"),
+        (("init", "--yes", "--project", "p", "--bus", "kafka"), "servicebus"),
+        (("init", "--yes", "--project", "p", "--bus-namespace", "a=geheim"), "is no host name"),
     ],
     ids=str,
 )
@@ -169,6 +171,7 @@ async def test_it_asks_for_the_rest_and_asks_again(tmp_path: Path) -> None:
         ("embedded", "embedded"),
         ("documents.dsn", "postgresql://127.0.0.1/documents"),
         ("sql.dsn", "postgresql://me:geheim@127.0.0.1/mirror"),
+        ("bus.kind", ""),
         ("bus.dsn", ""),
         ("is_mirror_on", "y"),
     )
@@ -180,6 +183,38 @@ async def test_it_asks_for_the_rest_and_asks_again(tmp_path: Path) -> None:
     assert settings.bus.dsn is None
     assert settings.is_mirror_on
     assert "export STOREMIRROR_SQL_DSN=..." in shown
+
+
+async def test_service_bus_is_offered_and_its_secret_stays_out_of_the_file(tmp_path: Path) -> None:
+    """Whoever pastes the connection string where the host is asked for must not write it down."""
+    status, shown = await Dialogue(tmp_path).run(
+        ("firestore.project", "shop"),
+        ("firestore.database", ""),
+        ("documents.kind", "firestore"),
+        ("sql.dsn", "postgresql://127.0.0.1/mirror"),
+        ("(PostgreSQL: laptop, small team) or servicebus (Azure Service Bus; an extra)", "azure"),
+        ("servicebus", "servicebus"),
+        ("bus.namespace", "Endpoint=sb://x/;SharedAccessKeyName=x;SharedAccessKey=geheim"),
+        ("is no host name", ""),
+        ("is_mirror_on", "y"),
+    )
+    assert status == 0, shown
+    assert written(tmp_path).bus.kind == "servicebus"
+    text = (tmp_path / "storemirror.toml").read_text()
+    assert "geheim" not in text
+    for line in ("# connection_string =", "# namespace =", "# dsn ="):
+        assert f"\n{line}" in text, "both kinds have their lines"
+    exported = re.findall(r"^  export (\w+)=", shown, flags=re.MULTILINE)
+    assert exported == ["SERVICEBUS_CONNECTION_STRING"]
+
+
+async def test_a_namespace_needs_no_secret(tmp_path: Path) -> None:
+    """Azure's identity is found where the process runs."""
+    host = "contoso.servicebus.windows.net"
+    ended = await run(tmp_path, *WHOLE, "--bus", "servicebus", "--bus-namespace", host)
+    assert ended.status == 0, ended.err
+    assert (written(tmp_path).bus.kind, written(tmp_path).bus.namespace) == ("servicebus", host)
+    assert "export" not in ended.out
 
 
 @pytest.mark.postgres

@@ -27,7 +27,20 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "documents.kind": "--documents",
     "documents.dsn": "--documents-dsn",
     "sql.dsn": "--sql-dsn",
+    "bus.kind": "--bus",
     "bus.dsn": "--bus-dsn",
+    "bus.namespace": "--bus-namespace",
+}
+#: Counts only where another setting has this value.
+_ASKED_WHERE: Final[Mapping[str, tuple[str, str]]] = {
+    "documents.dsn": ("documents.kind", "embedded"),
+    "bus.dsn": ("bus.kind", "postgres"),
+    "bus.namespace": ("bus.kind", "servicebus"),
+    "bus.connection_string": ("bus.kind", "servicebus"),
+}
+#: What an answer left empty means, where that is more than "later".
+_EMPTY_MEANS: Final[Mapping[str, str]] = {
+    "bus.namespace": "; empty: a connection string, which stays in the environment"
 }
 _SWITCH: Final = "is_mirror_on"
 
@@ -49,7 +62,16 @@ def init(
     sql_dsn: Annotated[
         str | None, typer.Option("--sql-dsn", help="Database of the mirror.")
     ] = None,
-    bus_dsn: Annotated[str | None, typer.Option("--bus-dsn", help="Database of the bus.")] = None,
+    bus: Annotated[
+        str | None, typer.Option("--bus", help="What the bus is: postgres or servicebus.")
+    ] = None,
+    bus_dsn: Annotated[
+        str | None, typer.Option("--bus-dsn", help="Database of the bus on PostgreSQL.")
+    ] = None,
+    bus_namespace: Annotated[
+        str | None,
+        typer.Option("--bus-namespace", help="Host name of Service Bus, for Azure's identity."),
+    ] = None,
     switch_on: Annotated[
         bool | None,
         typer.Option("--switch-on/--leave-off", help="Whether writer and dual write may run."),
@@ -63,13 +85,14 @@ def init(
     Write a settings file with every setting in it, commented, and say what to run next.
 
     Asks for what no option says.  Writes ./storemirror.toml, or the file that --config or
-    $STOREMIRROR_CONFIG names.  A DSN with a password is not written: it belongs in the environment.
+    $STOREMIRROR_CONFIG names.  A DSN with a password, or a connection string of Service Bus, is not
+    written: it belongs in the environment.
     """
     path = context.obj.config_file or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
     if path.exists() and not force:
         raise UsageRefused(f"{path} is there already; nothing was written. --force overwrites it")
     # In the order of _OPTIONS.
-    given = (project, database, documents, documents_dsn, sql_dsn, bus_dsn)
+    given = (project, database, documents, documents_dsn, sql_dsn, bus, bus_dsn, bus_namespace)
     told = _told(dict(zip(_OPTIONS, given, strict=True)))
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here; say --yes, and the rest by options")
@@ -105,13 +128,20 @@ def _asked(told: Mapping[str, str]) -> dict[str, str]:
     """Ask for what the options do not say; an empty answer leaves a setting as it is."""
     answers = dict(told)
     for name in _OPTIONS:
-        is_needless = name == "documents.dsn" and answers.get("documents.kind") == "firestore"
-        if name in told or is_needless:
+        if name in told or not _is_needed(name, answers):
             continue
         answer = _answer(_docs()[name])
         if answer:
             answers[name] = answer
     return answers
+
+
+def _is_needed(name: str, answers: Mapping[str, str | bool]) -> bool:
+    """Tell whether what was answered before lets this setting count."""
+    if name not in _ASKED_WHERE:
+        return True
+    kind, value = _ASKED_WHERE[name]
+    return answers.get(kind, _docs()[kind].default.strip('"')) == value
 
 
 def _answer(doc: SettingDoc) -> str:
@@ -143,7 +173,7 @@ def _confirmed(doc: SettingDoc) -> bool:
 
 
 def _question(doc: SettingDoc) -> str:
-    return escape(f"{doc.name}: {doc.what}")
+    return escape(f"{doc.name}: {doc.what}{_EMPTY_MEANS.get(doc.name, '')}")
 
 
 def _console() -> Console:
@@ -178,12 +208,12 @@ def _write(path: Path, answers: Mapping[str, str | bool]) -> None:
             f"{name} has a password, which is better in the environment: its line is commented "
             f"out, and {docs[name].variable} is to hold it"
         )
-    needed = ["sql.dsn", "bus.dsn"]
-    if answers.get("documents.kind") != "firestore":
-        needed.insert(0, "documents.dsn")
+    needed = ["documents.dsn", "sql.dsn", "bus.dsn"]
+    if answers.get("bus.namespace") is None:
+        needed.append("bus.connection_string")
     say("next:")
     for name in needed:
-        if name in secret or name not in answers:
+        if _is_needed(name, answers) and (name in secret or name not in answers):
             say(f"  export {docs[name].variable}=...")
     if not answers[_SWITCH]:
         say(f"  export {docs[_SWITCH].variable}=true     # when the mirror is to run")
