@@ -8,8 +8,18 @@ import pytest
 
 from tests.integration.apply.pipe import Pipe, open_pipe
 
+#: Over Service Bus each test takes a second or two more: a module says so where it is worth it.
+BUSES = ("memory", "postgres")
 
-@pytest.fixture(params=["memory", "postgres"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test over every bus that its module names."""
+    if "pipe" in metafunc.fixturenames:
+        buses = getattr(metafunc.module, "BUSES", BUSES)
+        metafunc.parametrize("pipe", buses, indirect=True)
+
+
+@pytest.fixture
 async def pipe(
     request: pytest.FixtureRequest, new_database: Callable[[], Awaitable[str]]
 ) -> AsyncIterator[Pipe]:

@@ -8,9 +8,9 @@ import pytest
 
 from storemirror.clock import SystemClock
 from storemirror.errors import DatabaseRefused, SourceUnavailable, SqlUnavailable
-from tests.faults.apply.test_source_out import HOUR_S, LATE, Source
+from tests.faults.apply.test_source_out import LATE, Source
 from tests.integration.apply.faulty import FaultyConsumer, FaultyMirror
-from tests.integration.apply.pipe import Pipe, a_follow, message_of, referring_to
+from tests.integration.apply.pipe import HOUR_S, Pipe, a_follow, message_of, referring_to
 
 pytestmark = pytest.mark.postgres
 

@@ -26,9 +26,11 @@ from storemirror.event.change import Change, Origin, Outcome, RowState
 from storemirror.sql.port import RowEvent
 from tests.integration.apply.faulty import FaultyConsumer, FaultyMirror
 from tests.integration.apply.pipe import (
+    HOUR_S,
     SETTINGS,
     START_US,
     Pipe,
+    UntilTold,
     a_change,
     a_chat_message,
     a_follow,
@@ -40,7 +42,6 @@ pytestmark = pytest.mark.postgres
 
 #: The subscription's, by default.
 MAX_DELIVERIES = SubscriptionSpec(name="any").max_delivery_count
-HOUR_S = 3_600.0
 NOW_US = START_US + 3 * 86_400_000_000
 LATE = [a_chat_message(number) for number in range(5)]
 #: With its contents, which makes it expire, or without them.
@@ -393,19 +394,6 @@ async def test_what_waits_is_not_given_back_for_an_outage_of_the_database(
     assert writer.stats.abandoned == (2 if ends_meanwhile else 1)
     assert (await pipe.stats()).depth == (4 if ends_meanwhile else 0)
     assert await pipe.dead_letters() == []
-
-
-class UntilTold(SystemClock):
-    """A clock by which an hour is over when a test says so."""
-
-    def __init__(self, is_over: asyncio.Event) -> None:
-        self._is_over = is_over
-
-    async def sleep(self, duration_s: float) -> None:
-        if duration_s == HOUR_S:
-            await self._is_over.wait()
-        else:
-            await super().sleep(duration_s)
 
 
 async def test_drains_during_an_outage_cost_no_delivery(pipe: Pipe) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.apply.pipe import Pipe, open_pipe
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", "postgres", "servicebus"])
 async def pipe(
     request: pytest.FixtureRequest, new_database: Callable[[], Awaitable[str]]
 ) -> AsyncIterator[Pipe]:

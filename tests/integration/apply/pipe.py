@@ -54,6 +54,7 @@ SETTINGS = WriterSettings(
     retry_within_s=0.2,
     shutdown_timeout_s=5.0,
 )
+HOUR_S = 3_600.0
 #: A commit time that lies ahead of any database's clock: the procedures refuse such an event.
 FUTURE_US = START_US + 100 * 365 * 86_400 * 1_000_000
 
@@ -204,6 +205,15 @@ class Pipe:
     async def stats(self) -> SubscriptionStats:
         return await self.admin.stats(SUBSCRIPTION_SQL_WRITER)
 
+    async def locked_count(self) -> int:
+        """Count what is locked; Service Bus does not tell, what stands in for it does."""
+        if self.standin is None:
+            locked_count = (await self.stats()).locked_count
+            assert locked_count is not None
+            return locked_count
+        queue = self.standin.topics[TOPIC].subscriptions[SUBSCRIPTION_SQL_WRITER]
+        return self.standin.call(lambda: len(queue.locked))
+
     async def dead_letters(self) -> list[DeadLetter]:
         return await self.admin.peek_dead_letters(SUBSCRIPTION_SQL_WRITER, limit=1_000)
 
@@ -231,6 +241,19 @@ class ShiftedClock(SystemClock):
 
     def now_us(self) -> int:
         return super().now_us() + self.shift_us
+
+
+class UntilTold(SystemClock):
+    """A clock by which an hour is over when a test says so."""
+
+    def __init__(self, is_over: asyncio.Event) -> None:
+        self._is_over = is_over
+
+    async def sleep(self, duration_s: float) -> None:
+        if duration_s == HOUR_S:
+            await self._is_over.wait()
+        else:
+            await super().sleep(duration_s)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from storemirror.apply.drain import (
     drainRealtimeMirrorQueue,
     is_resubmittable,
 )
-from storemirror.apply.port import Step
+from storemirror.apply.port import BatchReport, Step
 from storemirror.bus.port import (
     MAX_DELIVERY_REASON,
     RESUBMITTED_FROM,
@@ -30,10 +30,12 @@ from storemirror.errors import DeadLetterUnknown, SqlUnavailable, SwitchedOff
 from tests.integration.apply.faulty import FaultyMirror
 from tests.integration.apply.pipe import (
     FUTURE_US,
+    HOUR_S,
     SETTINGS,
     SOURCE,
     NoReread,
     Pipe,
+    UntilTold,
     a_chat_message,
 )
 
@@ -95,7 +97,16 @@ async def test_it_ends_when_its_time_is_used_up(pipe: Pipe) -> None:
     """What it leaves is told: depth, and the age of the oldest."""
     await pipe.publish(CHANGES)
     await pipe.new_consumer().receive(1, max_wait_s=1.0)
-    drained = await drain(pipe, max_duration_s=0.4)
+    is_over, settled = asyncio.Event(), 0
+
+    def count(report: BatchReport) -> None:
+        nonlocal settled
+        settled += len(report.settled)
+        if settled == len(CHANGES) - 1:
+            is_over.set()
+
+    clock = UntilTold(is_over)
+    drained = await drain(pipe, max_duration_s=HOUR_S, clock=clock, on_batch=count)
     assert drained.applied == len(CHANGES) - 1
     assert (drained.depth, drained.is_drained) == (1, False)
     assert drained.oldest_age_s is not None
@@ -127,7 +138,7 @@ async def test_switched_off_it_says_so(pipe: Pipe) -> None:
     await pipe.publish(CHANGES)
     with pytest.raises(SwitchedOff):
         await drain(pipe, settings=replace(SETTINGS, is_mirror_on=False))
-    assert (await pipe.stats()).locked_count == 0
+    assert await pipe.locked_count() == 0
 
 
 async def use_up_deliveries(pipe: Pipe) -> None:
