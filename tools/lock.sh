@@ -13,8 +13,8 @@ compile() {
 }
 
 compile --extra embedded --group build -o requirements/runtime.txt "$@"
-compile --extra embedded --extra firestore --extra servicebus --extra triggers --group dev \
-    -o requirements/dev.txt "$@"
+compile --extra embedded --extra firestore --extra servicebus --extra sqlserver --extra triggers \
+    --group dev -o requirements/dev.txt "$@"
 pinned=$(mktemp)
 trap 'rm -f "$pinned"' EXIT
 sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^ ;\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
