@@ -6,8 +6,9 @@ set -eu
 
 case $1 in
 write)
-    # A test tells when this file is stale.
-    .venv/bin/storemirror schema render --out deploy/postgresql
+    # Tests tell when these files are stale.
+    .venv/bin/storemirror schema render --dialect postgresql --out deploy/postgresql
+    .venv/bin/storemirror schema render --dialect sqlserver --out deploy
     set -- -r
     ;;
 check) set -- --check --diff --check-fail-msg='run: make docs' ;;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -31,13 +31,17 @@ from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import DocumentStore
 from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
+from storemirror.sql.dialects import (
+    Dialect,
+    Names,
+    SqlParts,
+    address_of,
+    dialect_of,
+    rendered_files,
+    sql_parts,
+)
 from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
-from storemirror.sql.postgres.address import Address, address_of
-from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Database, Kind
-from storemirror.sql.postgres.mirror import PostgresMirror
-from storemirror.sql.postgres.rebase import PostgresRebaseLedger
-from storemirror.sql.postgres.rendering import Rendering
-from storemirror.sql.postgres.schema import PostgresSchema
+from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database, Kind
 
 if TYPE_CHECKING:
     from storemirror.bus.servicebus import ServiceBus
@@ -59,6 +63,7 @@ class Parts:
         self._is_store_prepared = False
         self._databases: dict[str, Database] = {}
         self._service_bus: ServiceBus | None = None
+        self._sql_parts: SqlParts | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -116,14 +121,6 @@ class Parts:
             shutdown_timeout_s=writer.shutdown_timeout_s,
         )
 
-    def rendering(self) -> Rendering:
-        """Give tables and procedures as they are declared and named."""
-        return Rendering(
-            self.model,
-            schema_name=self.settings.sql.schema_name,
-            procedures=self.settings.procedures,
-        )
-
     def require(self, *names: str) -> None:
         """
         See that these settings, and the project, are set, and that none of them makes a loop.
@@ -157,37 +154,65 @@ class Parts:
             listed = "".join(f"\n  {line}" for line in found)
             raise ConfigError(f"the mirror would call for itself; nothing was started{listed}")
 
-    def _address_of(self, name: str) -> Address:
+    def _address_of(self, name: str) -> Hashable:
         try:
             return address_of(self.settings.text_of(name))
         except ConfigError as exc:
             raise ConfigError(f"{name} {exc}") from None
 
-    def render_schema(self) -> Mapping[str, str]:
-        """Give the deployment as files; needs neither a database nor its address."""
-        return self.rendering().files()
+    def render_schema(
+        self, *, dialect: Dialect | None = None, is_drop_create: bool = False
+    ) -> Mapping[str, str]:
+        """
+        Give the deployment as files; needs neither a database nor its address.
+
+        Args:
+            dialect: None: that of `sql.dsn`, and PostgreSQL's where it is not set.
+            is_drop_create: see `storemirror.sql.dialects.rendered_files`.
+        """
+        dsn = self.settings.sql.dsn
+        chosen = dialect or dialect_of("" if dsn is None else dsn.get_secret_value())
+        return rendered_files(chosen, self._sql_names(), is_drop_create=is_drop_create)
 
     async def mirror(self) -> SqlMirror:
         """Give the SQL mirror."""
-        return PostgresMirror(
-            await self._mirror_database(),
-            self.rendering(),
-            project=self.settings.text_of("firestore.project"),
-            store=self.settings.firestore.database,
-        )
+        return (await self._sql()).mirror()
 
     async def rebase_ledger(self) -> RebaseLedger:
         """Give what a rebase does to the mirror."""
-        return PostgresRebaseLedger(await self._mirror_database(), self.rendering())
+        return (await self._sql()).rebase_ledger()
 
     async def schema(self) -> SchemaAdmin:
         """Give what installs tables and procedures."""
-        return PostgresSchema(
-            await self._mirror_database(),
-            self.rendering(),
-            project=self.settings.text_of("firestore.project"),
-            store=self.settings.firestore.database,
+        return (await self._sql()).schema()
+
+    def _sql_names(self) -> Names:
+        sql = self.settings.sql
+        return Names(
+            model=self.model,
+            schema_name=sql.schema_name if "schema_name" in sql.model_fields_set else None,
+            procedures=self.settings.procedures,
         )
+
+    async def _sql(self) -> SqlParts:
+        """Give the mirror's database, in the dialect that its DSN names."""
+        if self._sql_parts is None:
+            self.refuse_loops()
+            try:
+                parts = sql_parts(
+                    self.settings.text_of("sql.dsn"),
+                    self._sql_names(),
+                    project=self.settings.text_of("firestore.project"),
+                    store=self.settings.firestore.database,
+                    # A drainer may run beside the writer.
+                    max_size=2 * self.settings.writer.lane_count + _SPARE_CONNECTIONS,
+                )
+            except ConfigError as exc:
+                raise ConfigError(f"sql.dsn: {exc}") from exc.__cause__
+            await parts.open()
+            self._stack.push_async_callback(parts.aclose)
+            self._sql_parts = parts
+        return self._sql_parts
 
     async def store(self) -> DocumentStore:
         """Give the document store that the settings name."""
@@ -448,11 +473,6 @@ class Parts:
                 emulator_management=bus.emulator_management,
             )
         )
-
-    async def _mirror_database(self) -> Database:
-        # A drainer may run beside the writer.
-        lane_count = 2 * self.settings.writer.lane_count
-        return await self._database("sql.dsn", MIRROR, max_size=lane_count + _SPARE_CONNECTIONS)
 
     async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
         if setting not in self._databases:

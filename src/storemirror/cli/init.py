@@ -18,7 +18,7 @@ from storemirror.config import SettingDoc, settings_reference
 from storemirror.config.load import DEFAULT_FILE, FILE_VARIABLE
 from storemirror.config.written import problem_of, settings_text, values_of
 from storemirror.errors import ConfigError, UsageRefused
-from storemirror.sql.postgres.address import address_of, has_password
+from storemirror.sql.dialects import address_of, has_password
 
 #: What is asked for, in this order, and the option that answers.
 _OPTIONS: Final[Mapping[str, str]] = {

@@ -12,6 +12,7 @@ import typer
 
 from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
 from storemirror.errors import SchemaChangeRefused, UsageRefused
+from storemirror.sql.dialects import Dialect
 from storemirror.sql.plan import SchemaPlan
 from storemirror.sql.port import SchemaStatus
 from storemirror.wiring import Parts
@@ -38,9 +39,21 @@ def render(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Write files there, not to standard output."),
     ] = None,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option("--dialect", help="By default that of sql.dsn, else postgresql."),
+    ] = None,
+    is_drop_create: Annotated[
+        bool,
+        typer.Option(
+            "--drop-create",
+            help="For a server that speaks T-SQL and does not know CREATE OR ALTER.",
+        ),
+    ] = False,
 ) -> None:
     """Render the whole deployment as SQL, for a database administrator to read and run."""
-    files = Parts(context.obj.settings()).render_schema()
+    parts = Parts(context.obj.settings())
+    files = parts.render_schema(dialect=dialect, is_drop_create=is_drop_create)
     for name, text in files.items():
         if out is None:
             say(text, ends_line=False)

@@ -82,7 +82,7 @@ def _check_settings(parts: Parts) -> None:
     """
     checks: list[Callable[[], object]] = [
         lambda: parts.require(*parts.applying_settings),
-        parts.rendering,
+        parts.render_schema,
     ]
     if parts.settings.documents.kind != "embedded":
         checks.append(parts.caller_rules)

@@ -139,9 +139,14 @@ class DocumentsSettings(Section):
 class SqlSettings(Section):
     """The mirror's database."""
 
-    dsn: Dsn | None = Field(default=None, description=f"where the mirror is: {_DSN_FORM}")
+    dsn: Dsn | None = Field(
+        default=None,
+        description=f"where the mirror is: {_DSN_FORM}, or mssql://user:password@host/database "
+        "(SQL Server, Azure SQL; an extra)",
+    )
     schema_name: Identifier = Field(
-        default="storemirror", description="the schema of tables and routines"
+        default="storemirror",
+        description="the schema of tables and routines; on SQL Server dbo when it is not set",
     )
 
 

@@ -55,8 +55,12 @@ LOCK_TIMEOUT_S: Final = 45.0
 #: Filtered indexes and computed columns refuse writes of sessions that differ in the first seven.
 #: XACT_ABORT: an error, and a client that gives up, end the whole transaction.
 _SESSION: Final = """
-SET ANSI_NULLS, ANSI_PADDING, ANSI_WARNINGS, CONCAT_NULL_YIELDS_NULL, QUOTED_IDENTIFIER ON;
+SET ANSI_NULLS ON;
+SET ANSI_PADDING ON;
+SET ANSI_WARNINGS ON;
 SET ARITHABORT ON;
+SET CONCAT_NULL_YIELDS_NULL ON;
+SET QUOTED_IDENTIFIER ON;
 SET NUMERIC_ROUNDABORT OFF;
 SET IMPLICIT_TRANSACTIONS OFF;
 SET NOCOUNT ON;

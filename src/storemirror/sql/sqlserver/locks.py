@@ -20,7 +20,7 @@ def taken(resource: str, mode: Literal["Shared", "Exclusive"]) -> str:
     """
     return (
         "DECLARE @Granted INT;\n"
-        f"EXEC @Granted = sp_getapplock @Resource = {text(resource)}, @LockMode = N'{mode}',"
+        f"EXEC @Granted = sys.sp_getapplock @Resource = {text(resource)}, @LockMode = N'{mode}',"
         f" @LockOwner = N'Transaction', @LockTimeout = {WAIT_MS};\n"
         f"IF @Granted < 0 THROW {_NOT_GRANTED},"
         " N'SM008 an application lock was not granted: try again', 1;"
@@ -36,7 +36,7 @@ def taken_for_session(resource: str, *, wait_ms: int) -> str:
     """
     return (
         "DECLARE @Granted INT;\n"
-        f"EXEC @Granted = sp_getapplock @Resource = {text(resource)}, @LockMode = N'Exclusive',"
+        f"EXEC @Granted = sys.sp_getapplock @Resource = {text(resource)}, @LockMode = N'Exclusive',"
         f" @LockOwner = N'Session', @LockTimeout = {wait_ms};\n"
         "SELECT CASE WHEN @Granted >= 0 THEN 1 ELSE 0 END;"
     )
@@ -44,7 +44,7 @@ def taken_for_session(resource: str, *, wait_ms: int) -> str:
 
 def released(resource: str) -> str:
     """Release a lock of the session's."""
-    return f"EXEC sp_releaseapplock @Resource = {text(resource)}, @LockOwner = N'Session';"
+    return f"EXEC sys.sp_releaseapplock @Resource = {text(resource)}, @LockOwner = N'Session';"
 
 
 def text(value: str) -> str:

@@ -1,0 +1,160 @@
+"""The record of unverified documents in SQL Server.  See `storemirror.sql.port.SqlMirror`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from storemirror.clock import datetime_from_us, us_from_datetime
+from storemirror.model.entity import Entity
+from storemirror.sql.names import pascal_case
+from storemirror.sql.port import UnverifiedDocument
+from storemirror.sql.sqlserver.connection import Database, Sql, composed, in_utc
+from storemirror.sql.sqlserver.naming import quoted
+from storemirror.sql.sqlserver.rendering import Rendering
+
+#: The time of a mark is told apart from that of the one before it, however quickly it follows.
+_MARK: Final = """
+DECLARE @Marks NVARCHAR(MAX) = ?;
+BEGIN TRANSACTION;
+UPDATE u SET Reason = m.Reason,
+    MarkedAt = CASE WHEN DATEADD(MICROSECOND, 1, u.MarkedAt) <= SYSUTCDATETIME()
+        THEN SYSUTCDATETIME() ELSE DATEADD(MICROSECOND, 1, u.MarkedAt) END
+FROM {table} AS u
+JOIN OPENJSON(@Marks) WITH (
+    MessageId NVARCHAR(400), Reason NVARCHAR(MAX)
+) AS m ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId;
+INSERT INTO {table} (MessageId, Reason, Path, Entity, KeyParts, Version)
+SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, m.Version
+FROM OPENJSON(@Marks) WITH (
+    MessageId NVARCHAR(400), Reason NVARCHAR(MAX), Path NVARCHAR(MAX), Entity NVARCHAR(200),
+    KeyParts NVARCHAR(MAX), Version BIGINT
+) AS m
+WHERE NOT EXISTS (
+    SELECT 1 FROM {table} AS u
+    WHERE u.MessageId = m.MessageId COLLATE Latin1_General_100_BIN2
+);
+COMMIT TRANSACTION;
+"""
+_LIST: Final = """
+SELECT {top}MessageId, Reason, Path, Entity, KeyParts, Version, MarkedAt
+FROM {table} ORDER BY MarkedAt, MessageId;
+"""
+#: Two dead letters of one document are one document; one without a path stands for itself.
+_COUNT: Final = """
+SELECT COUNT_BIG(DISTINCT COALESCE(
+    CAST(Path AS NVARCHAR(MAX)) COLLATE Latin1_General_100_BIN2,
+    MessageId COLLATE Latin1_General_100_BIN2))
+FROM {table};
+"""
+_CLEAR: Final = """
+DECLARE @Marks NVARCHAR(MAX) = ?;
+DELETE u FROM {table} AS u
+JOIN OPENJSON(@Marks) WITH (MessageId NVARCHAR(400), MarkedAt DATETIME2(6)) AS m
+    ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId AND m.MarkedAt = u.MarkedAt;
+SELECT CAST(@@ROWCOUNT AS BIGINT);
+"""
+_CLEAR_OVERTAKEN: Final = """
+DECLARE @Entity NVARCHAR(200) = ?;
+DELETE u FROM {table} AS u
+JOIN {rows} AS r ON {same_key}
+WHERE u.Entity = @Entity AND r.LastEventVersion > u.Version;
+SELECT CAST(@@ROWCOUNT AS BIGINT);
+"""
+
+
+class UnverifiedRecord:
+    """Documents whose dead letters were purged; one row a dead letter."""
+
+    def __init__(self, database: Database, rendering: Rendering) -> None:
+        """Hold on to the database; it stays the caller's to close."""
+        self._database = database
+        self._rendering = rendering
+        self._table = rendering.own_table("unverified_document")
+
+    async def mark(self, marks: Sequence[UnverifiedDocument]) -> None:
+        """See `SqlMirror.mark_unverified`."""
+        # A statement may touch a row once.
+        unique = {mark.message_id: mark for mark in marks}
+        told = [
+            {
+                "MessageId": mark.message_id,
+                "Reason": mark.reason,
+                "Path": mark.path,
+                "Entity": mark.entity,
+                "KeyParts": None if mark.key is None else _json(mark.key),
+                "Version": mark.version,
+            }
+            for mark in unique.values()
+        ]
+        await self._database.run(composed(_MARK, table=self._table), [_json(told)])
+
+    async def listed(self, *, limit: int | None) -> list[UnverifiedDocument]:
+        """See `SqlMirror.unverified`."""
+        top = "" if limit is None else f"TOP ({limit:d}) "
+        found = await self._database.fetch(
+            composed(_LIST, table=self._table, top=top),
+        )
+        return [
+            UnverifiedDocument(
+                message_id=message_id,
+                reason=reason,
+                path=path,
+                entity=entity,
+                key=None if key is None else tuple(msgspec.json.decode(key, type=list[str])),
+                version=version,
+                marked_at_us=us_from_datetime(in_utc(marked_at)),
+            )
+            for message_id, reason, path, entity, key, version, marked_at in found
+        ]
+
+    async def count(self) -> int:
+        """See `SqlMirror.unverified_count`."""
+        [(count,)] = await self._database.fetch(composed(_COUNT, table=self._table))
+        return int(count)
+
+    async def clear(self, marks: Sequence[UnverifiedDocument]) -> int:
+        """See `SqlMirror.clear_unverified`."""
+        if not marks:
+            return 0
+        told = [
+            {
+                "MessageId": mark.message_id,
+                "MarkedAt": datetime_from_us(mark.marked_at_us)
+                .replace(tzinfo=None)
+                .isoformat(timespec="microseconds"),
+            }
+            for mark in marks
+        ]
+        return await self._changed(composed(_CLEAR, table=self._table), _json(told))
+
+    async def clear_overtaken(self) -> int:
+        """See `SqlMirror.clear_overtaken`."""
+        return sum([await self._clear_overtaken(entity) for entity in self._rendering.model])
+
+    async def _clear_overtaken(self, entity: Entity) -> int:
+        same_key = " AND ".join(
+            f"r.{quoted(pascal_case(part.name))} = "
+            f"JSON_VALUE(u.KeyParts, N'$[{place}]') COLLATE Latin1_General_100_BIN2"
+            for place, part in enumerate(entity.keys)
+        )
+        return await self._changed(
+            composed(
+                _CLEAR_OVERTAKEN,
+                table=self._table,
+                rows=self._rendering.table(entity.name),
+                same_key=same_key,
+            ),
+            entity.name,
+        )
+
+    async def _changed(self, batch: Sql, parameter: str) -> int:
+        """Run a statement; gives how many rows it touched."""
+        [(count,)] = await self._database.fetch(batch, [parameter])
+        return int(count)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
