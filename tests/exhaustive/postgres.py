@@ -272,7 +272,7 @@ class PostgresBackend:
                 raise ScheduleFailed(f"{entity.name}: rows {sorted(found)}, not {sorted(expected)}")
             for key, row in found.items():
                 self._compare_row(entity, key, row, expected[key])
-        audit = await self._session.installed.audit_ids("dm_message_audit")
+        audit = await self._session.installed.audit_ids(self.model.model["DmMessage"])
         if sorted(audit) != sorted(self.model.audit):
             raise ScheduleFailed(f"the audit has {len(audit)} rows, not {len(self.model.audit)}")
 

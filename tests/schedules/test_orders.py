@@ -9,7 +9,7 @@ batches.  Each such schedule has a document of its own, so that thousands run in
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +17,10 @@ from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
+from tests.contract.sql.side_door import Installed, Server
 from tests.support.events import deleted, written
 from tests.support.histories import HISTORIES, arrivals, splits
-from tests.support.mirrors import MirrorUnderTest, assert_equal, installed_mirror
 from tests.support.reference import Reference
-
-pytestmark = pytest.mark.postgres
 
 BATCH_LIMIT = 2_000
 
@@ -91,41 +89,39 @@ def merged(schedules: list[list[list[RowEvent]]]) -> Iterator[list[RowEvent]]:
 
 
 @pytest.mark.parametrize("entity", ["DmConversation", "DmMessage", "FollowEdge", "UserBlock"])
-async def test_every_order_of_arrival_ends_as_the_model_says(
-    entity: str, new_database: Callable[[], Awaitable[str]]
-) -> None:
+async def test_every_order_of_arrival_ends_as_the_model_says(entity: str, server: Server) -> None:
     """Arrival order, repetition and batching decide neither rows, children, roll-ups nor audit."""
     model = load_model()
     start_us = SystemClock().now_us() - 3_600_000_000
-    async with installed_mirror(model, await new_database()) as under_test:
-        reference = Reference(model)
-        for history in HISTORIES:
-            schedules = list(steps_of(model, entity, history, start_us))
-            for batch in merged(schedules):
-                assert await under_test.mirror.apply(batch) == reference.apply(batch), history
-        await assert_equal(under_test, reference)
-        await newest_change_won(under_test, model, entity, start_us)
+    under_test = await server.installed(model)
+    reference = Reference(model)
+    for history in HISTORIES:
+        schedules = list(steps_of(model, entity, history, start_us))
+        for batch in merged(schedules):
+            assert await under_test.mirror.apply(batch) == reference.apply(batch), history
+    await under_test.assert_equal(reference)
+    await newest_change_won(under_test, model, entity, start_us)
 
 
 @pytest.mark.parametrize("entity", ["DmConversation", "DmMessage", "FollowEdge", "UserBlock"])
 async def test_every_order_of_arrival_around_a_rebase_ends_as_the_model_says(
-    entity: str, new_database: Callable[[], Awaitable[str]]
+    entity: str, server: Server
 ) -> None:
     """Whatever was seen before the mark changes nothing, wherever in a batch it stands."""
     model = load_model()
     start_us = SystemClock().now_us() - 3_600_000_000
-    async with installed_mirror(model, await new_database()) as under_test:
-        # Of three changes two lie behind the mark, the second exactly at it.
-        reference = Reference(model, rebase_mark_us=start_us + 10)
-        await under_test.rebased(start_us + 10)
-        for history in [h for h in HISTORIES if len(h) == 3]:
-            for batch in merged(list(steps_of(model, entity, history, start_us))):
-                assert await under_test.mirror.apply(batch) == reference.apply(batch), history
-        await assert_equal(under_test, reference)
+    under_test = await server.installed(model)
+    # Of three changes two lie behind the mark, the second exactly at it.
+    reference = Reference(model, rebase_mark_us=start_us + 10)
+    await under_test.rebased(start_us + 10)
+    for history in [h for h in HISTORIES if len(h) == 3]:
+        for batch in merged(list(steps_of(model, entity, history, start_us))):
+            assert await under_test.mirror.apply(batch) == reference.apply(batch), history
+    await under_test.assert_equal(reference)
 
 
 async def newest_change_won(
-    under_test: MirrorUnderTest, model: Model, entity: str, start_us: int
+    under_test: Installed, model: Model, entity: str, start_us: int
 ) -> None:
     """Hold the end against the histories themselves, not against the outcome rule."""
     async for row in under_test.mirror.rows(model[entity], after=None, up_to=None):

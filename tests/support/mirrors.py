@@ -6,13 +6,13 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from storemirror.clock import rfc3339_from_us, us_from_datetime
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.sql.names import snake_case
-from storemirror.sql.port import MirrorRow, RebaseStep
+from storemirror.sql.port import MirrorRow, RebaseLedger, RebaseStep, SqlMirror
 from storemirror.sql.postgres.connection import MIRROR, Database, psycopg, sql
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rebase import PostgresRebaseLedger
@@ -23,6 +23,19 @@ from tests.support.reference import Key, Reference, rollup_of
 PROJECT = "demo"
 STORE = "(default)"
 SCHEMA = "storemirror"
+
+
+class Audited(Protocol):
+    """A mirror whose audit tables can be read past it, in any dialect."""
+
+    @property
+    def mirror(self) -> SqlMirror:
+        """Give the adapter under test."""
+        ...
+
+    async def audit_ids(self, entity: Entity) -> list[str]:
+        """Give the event ids in an audit table."""
+        ...
 
 
 class MirrorUnderTest:
@@ -41,11 +54,7 @@ class MirrorUnderTest:
         self, mark_us: int, *, run: str = "r1", until: RebaseStep = RebaseStep.DONE
     ) -> None:
         """Go through a rebase up to a step, versions left as they are."""
-        await self.ledger.close(run)
-        steps = list(RebaseStep)
-        for after, to in itertools.pairwise(steps[: steps.index(until) + 1]):
-            mark = mark_us if to is RebaseStep.MARKED else None
-            await self.ledger.advance(run, after=after, to=to, mark_us=mark)
+        await rebased(self.ledger, mark_us, run=run, until=until)
 
     async def execute(self, statement: Any, parameters: tuple[Any, ...] = ()) -> int:
         """Run a statement past the adapter; gives how many rows it touched."""
@@ -67,9 +76,10 @@ class MirrorUnderTest:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 
-    async def audit_ids(self, entity: str) -> list[str]:
+    async def audit_ids(self, entity: Entity) -> list[str]:
         """Give the event ids in an audit table."""
-        query = sql.SQL("SELECT last_event_id FROM {}").format(sql.Identifier(SCHEMA, entity))
+        table = sql.Identifier(SCHEMA, f"{snake_case(entity.name)}_audit")
+        query = sql.SQL("SELECT last_event_id FROM {}").format(table)
         return [row[0] for row in await self.database.fetch(query)]
 
 
@@ -86,12 +96,21 @@ async def installed_mirror(model: Model, dsn: str) -> AsyncIterator[MirrorUnderT
         await under_test.database.aclose()
 
 
-async def all_rows(mirror: PostgresMirror, entity: Entity) -> dict[Key, MirrorRow]:
+async def rebased(ledger: RebaseLedger, mark_us: int, *, run: str, until: RebaseStep) -> None:
+    """Go through a rebase up to a step, versions left as they are."""
+    await ledger.close(run)
+    steps = list(RebaseStep)
+    for after, to in itertools.pairwise(steps[: steps.index(until) + 1]):
+        mark = mark_us if to is RebaseStep.MARKED else None
+        await ledger.advance(run, after=after, to=to, mark_us=mark)
+
+
+async def all_rows(mirror: SqlMirror, entity: Entity) -> dict[Key, MirrorRow]:
     """Read a whole table."""
     return {row.key: row async for row in mirror.rows(entity, after=None, up_to=None)}
 
 
-async def assert_equal(under_test: MirrorUnderTest, reference: Reference) -> None:
+async def assert_equal(under_test: Audited, reference: Reference) -> None:
     """Compare every row, child row, roll-up and audit row with the reference."""
     for entity in reference.model:
         stored = await all_rows(under_test.mirror, entity)
@@ -107,7 +126,7 @@ async def assert_equal(under_test: MirrorUnderTest, reference: Reference) -> Non
         if child is not None:
             _assert_rollups(reference, child, stored.items())
         if entity.has_audit:
-            audit = await under_test.audit_ids(f"{snake_case(entity.name)}_audit")
+            audit = await under_test.audit_ids(entity)
             assert sorted(audit) == sorted(reference.audit)
 
 

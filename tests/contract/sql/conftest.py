@@ -1,9 +1,6 @@
-"""Which databases the contract suite of the SQL stage runs on."""
+"""What every test of the SQL stage's contract suite begins with."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -11,7 +8,6 @@ from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from tests.contract.sql.documents import Documents
-from tests.contract.sql.postgres import PostgresServer
 from tests.contract.sql.side_door import Installed, Server
 
 HOUR_US = 3_600_000_000
@@ -27,16 +23,6 @@ def model() -> Model:
 def base_us() -> int:
     """An hour ago: events may lie after it, and not in the future."""
     return SystemClock().now_us() - HOUR_US
-
-
-@pytest.fixture(params=[pytest.param("postgres", marks=pytest.mark.postgres)])
-async def server(
-    request: pytest.FixtureRequest, new_database: Callable[[], Awaitable[str]]
-) -> AsyncIterator[Server]:
-    """A server of each dialect."""
-    assert request.param == "postgres"
-    async with contextlib.AsyncExitStack() as until_end:
-        yield PostgresServer(new_database, until_end)
 
 
 @pytest.fixture

@@ -17,18 +17,44 @@ from storemirror.sql.postgres.connection import sql
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
-from tests.support.mirrors import SCHEMA, MirrorUnderTest, assert_equal
+from tests.support.mirrors import PROJECT, SCHEMA, STORE, MirrorUnderTest, assert_equal
 from tests.support.reference import Key, Reference
+
+
+class PostgresSpelling:
+    """See `Spelling`."""
+
+    call_limit = "1 to 2,000"
+    retyped = ("jsonb", "text")
+    schema_name = SCHEMA
+
+    def __init__(self, rendering: Rendering) -> None:
+        self._rendering = rendering
+
+    def column(self, name: str) -> str:
+        return snake_case(name)
+
+    def procedure(self, name: str) -> str:
+        return ".".join(self._rendering.procedure_parts(name))
+
+    def index(self, table: str, what: str) -> str:
+        return f"{snake_case(table)}_{what.lower()}"
+
+    def required(self, table: str) -> str:
+        return f"{snake_case(table)}_required"
 
 
 class PostgresInstalled(MirrorUnderTest):
     """See `Installed`."""
+
+    honours_locks = True
 
     def __init__(
         self, model: Model, dsn: str, *, project: str, store: str, procedures: Mapping[str, str]
     ) -> None:
         super().__init__(model, dsn)
         self.rendering = Rendering(model, schema_name=SCHEMA, procedures=procedures)
+        self.spelling = PostgresSpelling(self.rendering)
         self.mirror = PostgresMirror(self.database, self.rendering, project=project, store=store)
         self.schema = PostgresSchema(self.database, self.rendering, project=project, store=store)
 
@@ -135,6 +161,15 @@ class PostgresInstalled(MirrorUnderTest):
             await conn.execute(query)
             yield
 
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator[PostgresInstalled]:
+        other = PostgresInstalled(self.model, self.dsn, project=PROJECT, store=STORE, procedures={})
+        await other.database.open()
+        try:
+            yield other
+        finally:
+            await other.database.aclose()
+
     async def column_names(self, table: str) -> set[str]:
         found = await self.database.fetch(
             "SELECT column_name FROM information_schema.columns"
@@ -177,6 +212,10 @@ class PostgresServer:
 
     async def new_database(self) -> str:
         return await self._new_database()
+
+    def schema_name(self, address: str) -> str:
+        del address
+        return SCHEMA
 
     async def absent_database(self) -> str:
         return (await self.new_database()).replace("/test_", "/absent_")

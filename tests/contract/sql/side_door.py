@@ -16,8 +16,49 @@ from storemirror.sql.port import RebaseLedger, RebaseStep, RowEvent, SchemaAdmin
 from tests.support.reference import Key, Reference
 
 
+class Spelling(Protocol):
+    """How a dialect spells names and words."""
+
+    @property
+    def schema_name(self) -> str:
+        """Give the schema that holds everything."""
+        ...
+
+    #: Most events that a procedure takes, in the words of its refusal: "1 to 2,000".
+    call_limit: str
+
+    #: What `Installed.retype` makes of a column, and what it was declared as.
+    retyped: tuple[str, str]
+
+    def column(self, name: str) -> str:
+        """Spell a table or column: of "sentAt" "sent_at"."""
+        ...
+
+    def procedure(self, name: str) -> str:
+        """Give a procedure with its schema, as a plan names it."""
+        ...
+
+    def index(self, table: str, what: str) -> str:
+        """Give the name of an index: "Latest"."""
+        ...
+
+    def required(self, table: str) -> str:
+        """Give the name of the constraint for required columns."""
+        ...
+
+
 class Installed(Protocol):
     """One mirror under test, and a way past its adapter to the rows."""
+
+    @property
+    def spelling(self) -> Spelling:
+        """Give how the dialect spells names."""
+        ...
+
+    @property
+    def honours_locks(self) -> bool:
+        """Tell whether the server honours lock hints; else two writers may have to try again."""
+        ...
 
     @property
     def model(self) -> Model:
@@ -89,6 +130,14 @@ class Installed(Protocol):
         """Give for each row of a child table something that changes when the row is written."""
         ...
 
+    async def audit_ids(self, entity: Entity) -> list[str]:
+        """Give the event ids in an audit table."""
+        ...
+
+    def beside(self) -> AbstractAsyncContextManager[Installed]:
+        """Lend the same mirror over connections of its own, as another writer has it."""
+        ...
+
     async def audit_rows(self, entity: Entity) -> list[Mapping[str, object]]:
         """Give an audit table, columns by their declared-style names."""
         ...
@@ -126,7 +175,11 @@ class Server(Protocol):
     """A database server for tests."""
 
     async def new_database(self) -> str:
-        """Make an empty database and give its address."""
+        """Make an empty database, or an empty place in one, and give its address."""
+        ...
+
+    def schema_name(self, address: str) -> str:
+        """Give the schema that holds everything in such a database."""
         ...
 
     async def absent_database(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from storemirror.errors import SchemaBoundElsewhere, SchemaChangeRefused
@@ -78,8 +80,8 @@ async def test_new_columns_children_and_raw_are_told_with_their_backfill(
     )
     sql = await server.opened(address, wide)
     plan = await sql.schema.plan()
-    assert told(plan, Step.ADD, "column") == ["shop_order.note"]
-    assert told(plan, Step.ADD, "table") == ["shop_reader"]
+    assert told(plan, Step.ADD, "column") == [sql.spelling.column("ShopOrder.note")]
+    assert told(plan, Step.ADD, "table") == [sql.spelling.column("ShopReader")]
     assert [(b.check, b.mapping_revision, b.fills) for b in plan.backfills] == [
         ("orders", 2, ("note", "ShopReader"))
     ]
@@ -95,7 +97,7 @@ async def test_a_roll_up_that_is_added_is_recomputed(server: Server, shop: Shop)
     sql = await server.opened(address, shop.model(extra=LINES + ROLLUP.format("addedAt")))
     plan = await sql.schema.plan()
     assert told(plan, Step.RECOMPUTE, "roll-up") == ["ShopLine"]
-    assert told(plan, Step.ADD, "index") == ["shop_line_latest"]
+    assert told(plan, Step.ADD, "index") == [sql.spelling.index("ShopLine", "Latest")]
     await sql.schema.apply()
     assert (await sql.schema.plan()).is_empty
 
@@ -107,7 +109,7 @@ async def test_the_latest_by_another_column_gets_another_index(server: Server, s
         sql = await server.opened(address, shop.model(extra=LINES + ROLLUP.format(by)))
         plan = await sql.schema.plan()
         await sql.schema.apply()
-    assert told(plan, Step.REPLACE, "index") == ["shop_line_latest"]
+    assert told(plan, Step.REPLACE, "index") == [sql.spelling.index("ShopLine", "Latest")]
     assert told(plan, Step.RECOMPUTE, "roll-up") == ["ShopLine"]
     assert (await sql.schema.plan()).is_empty
 
@@ -118,7 +120,7 @@ async def test_a_field_that_becomes_required_is_told(server: Server, shop: Shop)
     await (await server.opened(address, shop.model('note = { type = "text" }'))).schema.apply()
     sql = await server.opened(address, shop.model('note = { type = "text", required = true }'))
     plan = await sql.schema.plan()
-    assert told(plan, Step.ADD, "constraint") == ["shop_order_required"]
+    assert told(plan, Step.ADD, "constraint") == [sql.spelling.required("ShopOrder")]
     [note] = plan.notes
     assert "note required from now on" in note
     await sql.schema.apply()
@@ -131,11 +133,12 @@ async def test_a_column_that_left_the_declaration_is_kept(server: Server, shop: 
     await (await server.opened(address, shop.model('note = { type = "text" }'))).schema.apply()
     sql = await server.opened(address, shop.model())
     plan = await sql.schema.plan()
-    assert plan.kept == ("shop_order.note",)
+    note = sql.spelling.column("ShopOrder.note")
+    assert plan.kept == (note,)
     assert not plan.is_refused
     await sql.schema.apply()
     assert (await sql.schema.plan()).is_empty
-    assert (await sql.schema.plan()).kept == ("shop_order.note",)
+    assert (await sql.schema.plan()).kept == (note,)
 
 
 async def test_a_type_that_changed_is_refused_before_and_at_apply(
@@ -145,8 +148,9 @@ async def test_a_type_that_changed_is_refused_before_and_at_apply(
     await sql.retype(sql.model["DmMessage"], "body")
     for may_alter_columns in (False, True):
         plan = await sql.schema.plan(may_alter_columns=may_alter_columns)
-        assert [r.column for r in plan.refusals] == ["body"]
-        with pytest.raises(SchemaChangeRefused, match="declared as text"):
+        assert [r.column for r in plan.refusals] == [sql.spelling.column("body")]
+        declared = re.escape(sql.spelling.retyped[1])
+        with pytest.raises(SchemaChangeRefused, match=f"declared as {declared}"):
             await sql.schema.apply(may_alter_columns=may_alter_columns)
 
 
@@ -154,7 +158,8 @@ async def test_a_procedure_changed_by_hand_is_replaced(sql: Installed) -> None:
     """A hurried mend in production is seen by the next deployment."""
     await sql.spoil_procedure("PurgeFollowEdge")
     plan = await sql.schema.plan()
-    assert told(plan, Step.REPLACE, "procedure") == ["storemirror.purge_follow_edge"]
+    name = sql.spelling.procedure("PurgeFollowEdge")
+    assert told(plan, Step.REPLACE, "procedure") == [name]
     await sql.schema.apply()
     assert (await sql.schema.plan()).is_empty
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ async def test_status_tells_before_and_after(server: Server, model: Model) -> No
     before = await sql.schema.status()
     assert not before.is_installed
     assert before.installed_version is None
-    assert before.differences == ("schema storemirror is not installed",)
+    assert before.differences == (f"schema {sql.spelling.schema_name} is not installed",)
     with pytest.raises(SchemaMismatch, match="is not installed") as caught:
         await sql.mirror.verify_schema()
     assert "storemirror schema apply" in caught.value.hint
@@ -213,7 +214,9 @@ async def test_a_column_of_another_type_is_refused(sql: Installed) -> None:
     """Changing it would change what rows hold; nothing is done, not even half of it."""
     await sql.retype(sql.model["DmMessage"], "body")
     status = await sql.schema.status()
-    assert "column dm_message.body is jsonb and is declared as text" in status.differences[0]
+    place = sql.spelling.column("DmMessage.body")
+    found, declared = sql.spelling.retyped
+    assert f"column {place} is {found} and is declared as {declared}" in status.differences[0]
     with pytest.raises(SchemaMismatch, match=r"would change rows.*nothing was changed"):
         await sql.schema.apply()
 
@@ -230,7 +233,8 @@ async def test_a_declaration_of_another_type_installs_nothing_of_itself(
     changed = load_model([shop.folder / "shop.toml"], with_builtin=False)
     sql = await server.opened(address, changed)
     before = await sql.column_names("ShopOrder")
-    with pytest.raises(SchemaMismatch, match="declared as text"):
+    declared = re.escape(sql.spelling.retyped[1])
+    with pytest.raises(SchemaMismatch, match=f"declared as {declared}"):
         await sql.schema.apply()
     assert await sql.column_names("ShopOrder") == before
 
@@ -244,7 +248,7 @@ async def test_a_derived_column_computed_otherwise_is_refused(server: Server, sh
     await (await server.opened(address, one)).schema.apply()
     other = shop.model(*dates, extra=derived.format("madeAt", "paidAt"))
     sql = await server.opened(address, other)
-    with pytest.raises(SchemaMismatch, match="last_at"):
+    with pytest.raises(SchemaMismatch, match=sql.spelling.column("lastAt")):
         await sql.schema.apply()
 
 
@@ -257,7 +261,7 @@ async def test_renamed_procedures_are_installed_and_called(
         "SQL_PROC_UPSERT_DM_MESSAGE": "usp_write_message",
         "SQL_PROC_LOCK_ROWS": "usp_lock",
         "SQL_PROC_ENSURE_PARENTS": "usp_parents",
-        "SQL_PROC_PURGE_FOLLOW_EDGE": "storemirror.usp_purge",
+        "SQL_PROC_PURGE_FOLLOW_EDGE": f"{server.schema_name(address)}.usp_purge",
     }
     sql = await server.opened(address, model, procedures=names)
     assert (await sql.schema.apply()).differences == ()
@@ -267,8 +271,9 @@ async def test_renamed_procedures_are_installed_and_called(
     assert await sql.mirror.purge(model["FollowEdge"], older_than_s=600, max_count=1) == 0
     plain = await server.opened(address, model)
     missing = (await plain.schema.status()).differences
-    assert "procedure storemirror.upsert_dm_message is missing" in missing
-    with pytest.raises(SchemaMismatch, match="upsert_dm_message is missing"):
+    name = plain.spelling.procedure("UpsertDmMessage")
+    assert f"procedure {name} is missing" in missing
+    with pytest.raises(SchemaMismatch, match=f"{re.escape(name)} is missing"):
         await plain.mirror.verify_schema()
 
 

@@ -356,7 +356,7 @@ class World:
         originals = {message_id.partition(".")[0] for message_id in settled}
         assert originals == set(self.publisher.sent), "every published id was settled"
         assert set(settled.values()) == {1}, "and none of them twice for good"
-        audited = await self.under_test.audit_ids("dm_message_audit")
+        audited = await self.under_test.audit_ids(self.under_test.model["DmMessage"])
         sent = self.publisher.sent.values()
         messages = [m.message_id for m in sent if m.properties["entity"] == "DmMessage"]
         assert sorted(audited) == sorted(messages), "one audit row a distinct event"

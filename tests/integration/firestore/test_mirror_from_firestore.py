@@ -93,10 +93,10 @@ async def test_deletes_and_recreations_reach_sql_in_any_order(app: App) -> None:
 async def test_a_backfill_repeated_changes_nothing(app: App) -> None:
     """Its events carry Firestore's own commit times, so the second time they are duplicates."""
     await mirrored(app)
-    before = await app.pipe.under_test.audit_ids("dm_message_audit")
+    before = await app.pipe.under_test.audit_ids(app.pipe.model["DmMessage"])
     await app.backfill()
     await app.settle()
-    assert await app.pipe.under_test.audit_ids("dm_message_audit") == before
+    assert await app.pipe.under_test.audit_ids(app.pipe.model["DmMessage"]) == before
     assert (await app.check()).is_clean
 
 

@@ -1,0 +1,372 @@
+"""SQL Server for the contract suite; see `tests.contract.sql.side_door`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+import pytest
+
+from storemirror.clock import datetime_from_us, us_from_datetime
+from storemirror.errors import StoreMirrorError
+from storemirror.model.entity import Entity, Model
+from storemirror.sql.names import pascal_case
+from storemirror.sql.port import RebaseStep, RowEvent
+from storemirror.sql.sqlserver.batch import BatchEncoder
+from storemirror.sql.sqlserver.connection import (
+    CALL_TIMEOUT_S,
+    Database,
+    Parameter,
+    Row,
+    Sql,
+    composed,
+    in_utc,
+)
+from storemirror.sql.sqlserver.facts import read_facts
+from storemirror.sql.sqlserver.locks import text
+from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.naming import quoted
+from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
+from storemirror.sql.sqlserver.rendering import Rendering
+from storemirror.sql.sqlserver.schema import SqlServerSchema
+from tests.support.mirrors import assert_equal, rebased
+from tests.support.reference import Key, Reference
+
+_NUMBERS = itertools.count(1)
+_ABSENT = "absent"
+#: Tables first: what refers to them goes with them, and no procedure holds one back.
+_OBJECTS = """
+SELECT o.name, RTRIM(o.type) FROM sys.objects AS o
+JOIN sys.schemas AS s ON s.schema_id = o.schema_id
+WHERE s.name = {schema} AND RTRIM(o.type) IN (N'U', N'V', N'P') AND o.parent_object_id = 0;
+"""
+_WORDS = {"U": "TABLE", "V": "VIEW", "P": "PROCEDURE"}
+
+
+class SqlServerSpelling:
+    """See `Spelling`."""
+
+    call_limit = "1 to 1,000"
+    retyped = ("int", "nvarchar(max)")
+
+    def __init__(self, rendering: Rendering) -> None:
+        self._rendering = rendering
+        self.schema_name = rendering.schema_name
+
+    def column(self, name: str) -> str:
+        return ".".join(pascal_case(part) for part in name.split("."))
+
+    def procedure(self, name: str) -> str:
+        return ".".join(self._rendering.procedure_parts(name))
+
+    def index(self, table: str, what: str) -> str:
+        return f"IX_{table}_{what}"
+
+    def required(self, table: str) -> str:
+        return f"CK_{table}_Required"
+
+
+class SqlServerInstalled:
+    """See `Installed`."""
+
+    def __init__(
+        self,
+        model: Model,
+        dsn: str,
+        schema_name: str,
+        *,
+        project: str,
+        store: str,
+        procedures: Mapping[str, str],
+    ) -> None:
+        self.model = model
+        self.honours_locks = True
+        self._dsn = dsn
+        self._project, self._store = project, store
+        self._procedures = procedures
+        self.rendering = Rendering(model, schema_name=schema_name, procedures=procedures)
+        self.spelling = SqlServerSpelling(self.rendering)
+        self.database = Database(dsn)
+        self.mirror = SqlServerMirror(self.database, self.rendering, project=project, store=store)
+        self.schema = SqlServerSchema(self.database, self.rendering, project=project, store=store)
+        self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+
+    async def rebased(
+        self, mark_us: int, *, run: str = "r1", until: RebaseStep = RebaseStep.DONE
+    ) -> None:
+        await rebased(self.ledger, mark_us, run=run, until=until)
+
+    async def assert_equal(self, reference: Reference) -> None:
+        await assert_equal(self, reference)
+
+    async def damage(
+        self,
+        entity: Entity,
+        keys: Sequence[Key],
+        *,
+        version: int | None = None,
+        mapping_revision: int | None = None,
+        digest: str | None = None,
+    ) -> None:
+        changes: dict[str, Parameter | None] = {
+            "LastEventVersion": version,
+            "MappingRevision": mapping_revision,
+            "LastEventDigest": digest,
+        }
+        for column, value in changes.items():
+            for key in keys if value is not None else ():
+                assert value is not None
+                await self._changed(
+                    f"UPDATE {self._table(entity.name)} SET {quoted(column)} = ?"
+                    f" WHERE {_is_key(entity)};",
+                    (value, *key),
+                )
+
+    async def damage_rollup(self, entity: Entity, key: Key, column: str, value: object) -> None:
+        given = () if value is None else (value,)
+        assert all(isinstance(one, str | int) for one in given)
+        changed = await self._changed(
+            f"UPDATE {self._table(entity.name)} SET {quoted(pascal_case(column))} ="
+            f" {'?' if given else 'NULL'} WHERE {_is_key(entity)};",
+            (*given, *key),
+        )
+        assert changed == 1
+
+    async def damage_children(self, entity: Entity, key: Key) -> None:
+        for child in entity.children:
+            await self._changed(
+                f"DELETE FROM {self._table(child.name)} WHERE {_is_key(entity)};", key
+            )
+
+    async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:
+        names = ", ".join(quoted(pascal_case(k.name)) for k in entity.keys)
+        places = ", ".join("?" for _ in entity.keys)
+        for key in keys:
+            await self._changed(
+                f"INSERT INTO {self._table(entity.name)} ({names}, RowState)"
+                f" VALUES ({places}, N'stub');",
+                key,
+            )
+
+    async def age(self, entity: Entity, age_s: float) -> None:
+        await self._changed(
+            f"DECLARE @AgeMs INT = ?;\nUPDATE {self._table(entity.name)}"
+            " SET AppliedAt = DATEADD(MILLISECOND, -@AgeMs, SYSUTCDATETIME());",
+            (round(age_s * 1_000),),
+        )
+
+    async def set_horizon(self, entity: Entity, at_us: int) -> None:
+        table = self._table("StoreMirrorPurgeHorizon")
+        await self._changed(
+            "DECLARE @Entity NVARCHAR(200) = ?, @At DATETIME2(6) = ?;\n"
+            f"UPDATE {table} SET HorizonAt = @At WHERE Entity = @Entity;\n"
+            f"IF @@ROWCOUNT = 0 INSERT INTO {table} (Entity, HorizonAt) VALUES (@Entity, @At);",
+            (entity.name, datetime_from_us(at_us).replace(tzinfo=None).isoformat()),
+        )
+
+    async def horizon_us(self, entity: Entity) -> int | None:
+        table = self._table("StoreMirrorPurgeHorizon")
+        found = await self._rows(f"SELECT HorizonAt FROM {table} WHERE Entity = ?;", (entity.name,))
+        return us_from_datetime(in_utc(found[0][0])) if found else None
+
+    async def child_marks(self, child: str) -> Mapping[Key, object]:
+        """Count what was written of each row since the first call: a trigger keeps a log."""
+        [(entity, table)] = [(e, t) for e in self.model for t in e.children if t.name == child]
+        names = [quoted(pascal_case(k.name)) for k in (*entity.keys, table.key)]
+        keys = ", ".join(names)
+        source, log = self._table(child), self._table("TestLog")
+        if not await self.column_names("TestLog"):
+            await self._alone(f"SELECT {keys} INTO {log} FROM {source} WHERE 1 = 0;")
+            await self._alone(
+                f"CREATE TRIGGER {self._table('TestLogged')} ON {source} AFTER INSERT, UPDATE AS"
+                f" BEGIN SET NOCOUNT ON; INSERT INTO {log} ({keys})"
+                f" SELECT {keys} FROM inserted; END;"
+            )
+        marks = {tuple(row): 0 for row in await self._rows(f"SELECT {keys} FROM {source};")}
+        for row in await self._rows(f"SELECT {keys} FROM {log};"):
+            marks[tuple(row)] = marks.get(tuple(row), 0) + 1
+        return marks
+
+    async def audit_ids(self, entity: Entity) -> list[str]:
+        table = self._table(f"{entity.name}Audit")
+        return [row[0] for row in await self._rows(f"SELECT LastEventId FROM {table};")]
+
+    async def audit_rows(self, entity: Entity) -> list[Mapping[str, object]]:
+        names = [
+            *(k.name for k in entity.keys),
+            *("lastEventId", "lastEventType", "lastEventTime", "lastEventVersion"),
+        ]
+        assert await self.column_names(f"{entity.name}Audit") == {pascal_case(n) for n in names}
+        listed = ", ".join(quoted(pascal_case(name)) for name in names)
+        table = self._table(f"{entity.name}Audit")
+        found = await self._rows(f"SELECT {listed} FROM {table};")
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    async def rejected(self, procedure: str, argument: str) -> str:
+        name = self.rendering.procedure(procedure)
+        with pytest.raises(StoreMirrorError) as caught:
+            await self.database.run(Sql(f"EXEC {name} @Events = ?;"), (argument,))
+        return str(caught.value)
+
+    def encoded(self, events: Sequence[RowEvent]) -> str:
+        return BatchEncoder(self.model, {e.name: 1 for e in self.model}).events_json(events)
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        async with self.database.session() as session:
+            await session.run_alone("BEGIN TRANSACTION;", CALL_TIMEOUT_S)
+            lock = f"EXEC {self.rendering.procedure('LockRows')} @Rows = N'{{}}', @IsSilent = 1;"
+            await session.run(Sql(lock), (), CALL_TIMEOUT_S)
+            try:
+                yield
+            finally:
+                await session.run_alone("ROLLBACK TRANSACTION;", CALL_TIMEOUT_S)
+
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator[SqlServerInstalled]:
+        other = SqlServerInstalled(
+            self.model,
+            self._dsn,
+            self.rendering.schema_name,
+            project=self._project,
+            store=self._store,
+            procedures=self._procedures,
+        )
+        other.honours_locks = self.honours_locks
+        try:
+            yield other
+        finally:
+            await other.database.aclose()
+
+    async def column_names(self, table: str) -> set[str]:
+        found = await self._rows(
+            "SELECT c.name FROM sys.columns AS c"
+            f" WHERE c.object_id = OBJECT_ID({text(self._table(table))});"
+        )
+        return {row[0] for row in found}
+
+    async def retype(self, entity: Entity, column: str) -> None:
+        table, name = self._table(entity.name), quoted(pascal_case(column))
+        await self._alone(f"ALTER TABLE {table} DROP COLUMN {name};")
+        await self._alone(f"ALTER TABLE {table} ADD {name} INT NULL;")
+
+    async def spoil_procedure(self, procedure: str) -> None:
+        name = self.rendering.procedure(procedure)
+        await self._alone(f"DROP PROCEDURE {name};")
+        await self._alone(
+            f"CREATE PROCEDURE {name} @OlderThanSeconds INT, @MaxCount INT, @IsSilent BIT = 0,\n"
+            "    @Purged BIGINT = NULL OUTPUT\nAS\nBEGIN\n    SET @Purged = 0;\nEND;"
+        )
+
+    async def set_schema_version(self, version: int) -> None:
+        table = self._table("StoreMirrorSchemaInfo")
+        await self._changed(f"UPDATE {table} SET SchemaVersion = ?;", (version,))
+
+    def _table(self, name: str) -> str:
+        return f"{quoted(self.rendering.schema_name)}.{quoted(name)}"
+
+    async def _rows(self, batch: str, parameters: Sequence[Parameter] = ()) -> list[Row]:
+        return await self.database.fetch(Sql(batch), parameters)
+
+    async def _changed(self, batch: str, parameters: Sequence[Parameter] = ()) -> int:
+        [(count,)] = await self._rows(f"{batch}\nSELECT CAST(@@ROWCOUNT AS INT);", parameters)
+        return int(count)
+
+    async def _alone(self, batch: str) -> None:
+        async with self.database.session() as session:
+            await session.run_alone(Sql(batch), CALL_TIMEOUT_S)
+
+
+class SqlServerServer:
+    """See `Server`: one database; a new schema in it stands for a new database."""
+
+    def __init__(self, dsn: str, until_end: contextlib.AsyncExitStack) -> None:
+        self._dsn = dsn
+        self._until_end = until_end
+
+    async def new_database(self) -> str:
+        name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+        self._until_end.push_async_callback(self._drop, name)
+        await self._drop(name)
+        return name
+
+    def schema_name(self, address: str) -> str:
+        return address
+
+    async def absent_database(self) -> str:
+        return _ABSENT
+
+    async def opened(
+        self,
+        address: str,
+        model: Model,
+        *,
+        project: str = "demo",
+        store: str = "(default)",
+        procedures: Mapping[str, str] | None = None,
+    ) -> SqlServerInstalled:
+        dsn = _elsewhere(self._dsn) if address == _ABSENT else self._dsn
+        installed = SqlServerInstalled(
+            model, dsn, address, project=project, store=store, procedures=procedures or {}
+        )
+        self._until_end.push_async_callback(installed.database.aclose)
+        return installed
+
+    async def installed(self, model: Model) -> SqlServerInstalled:
+        made = await self.opened(await self.new_database(), model)
+        await made.schema.apply()
+        await made.mirror.verify_schema()
+        async with made.database.session() as session:
+            made.honours_locks = (await read_facts(session)).is_microsofts
+        return made
+
+    async def _drop(self, schema: str) -> None:
+        """Drop a schema with all that is in it."""
+        database = Database(self._dsn, max_size=1)
+        try:
+            found = await database.fetch(composed(_OBJECTS, schema=text(schema)))
+            async with database.session() as session:
+                for name, kind in found:
+                    drop = f"DROP {_WORDS[kind]} {quoted(schema)}.{quoted(name)};"
+                    await session.run_alone(Sql(drop), CALL_TIMEOUT_S)
+                is_there = f"SELECT COUNT(*) FROM sys.schemas WHERE name = {text(schema)};"
+                if await session.run(Sql(is_there), (), CALL_TIMEOUT_S) != [[(0,)]]:
+                    drop = f"DROP SCHEMA {quoted(schema)};"
+                    await session.run_alone(Sql(drop), CALL_TIMEOUT_S)
+        finally:
+            await database.aclose()
+
+
+def _said_ways(dsn: str) -> tuple[str, ...]:
+    """Give the DSN as it is, and, when it says nothing of encryption, without proof and without."""
+    weaker = ("trust_server_certificate=yes", "encrypt=no")
+    return (dsn,) if "?" in dsn else (dsn, *(f"{dsn}?{option}" for option in weaker))
+
+
+async def working_dsn(dsn: str) -> str:
+    """Find how a test server is reached: it has seldom a certificate that anybody vouches for."""
+    for said in _said_ways(dsn):
+        database = Database(said, max_size=1)
+        try:
+            await database.fetch("SELECT 1;")
+        except StoreMirrorError:
+            if said == _said_ways(dsn)[-1]:
+                raise
+        else:
+            return said
+        finally:
+            await database.aclose()
+    raise AssertionError("there is one way at least")
+
+
+def _elsewhere(dsn: str) -> str:
+    """Give the DSN of a database that there is not, on the same server."""
+    place, _, options = dsn.partition("?")
+    base = place.rpartition("/")[0]
+    return f"{base}/storemirror_absent{f'?{options}' if options else ''}"
+
+
+def _is_key(entity: Entity) -> str:
+    return " AND ".join(f"{quoted(pascal_case(k.name))} = ?" for k in entity.keys)
