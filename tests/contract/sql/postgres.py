@@ -58,6 +58,9 @@ class PostgresInstalled(MirrorUnderTest):
         self.mirror = PostgresMirror(self.database, self.rendering, project=project, store=store)
         self.schema = PostgresSchema(self.database, self.rendering, project=project, store=store)
 
+    def rank(self, name: str) -> bytes:
+        return name.encode()
+
     async def assert_equal(self, reference: Reference) -> None:
         await assert_equal(self, reference)
 

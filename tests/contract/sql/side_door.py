@@ -60,6 +60,10 @@ class Installed(Protocol):
         """Tell whether the server honours lock hints; else two writers may have to try again."""
         ...
 
+    def rank(self, name: str) -> bytes:
+        """Give what the server compares ids by, byte by byte."""
+        ...
+
     @property
     def model(self) -> Model:
         """Give the declarations."""

@@ -28,32 +28,32 @@ _IDS: Final = "SELECT w.Place, OBJECT_ID(w.Name) FROM (VALUES {names}) AS w (Pla
 #: Of the objects that there are: their kinds, columns, indexes, constraints and texts.
 _OBJECTS: Final = """
 SELECT o.object_id, RTRIM(o.type) FROM sys.objects AS o WHERE o.object_id IN ({ids});
-SELECT c.object_id, c.name, y.name, CAST(c.max_length AS INT), CAST(c.precision AS INT),
-       CAST(c.scale AS INT), CAST(c.is_nullable AS INT),
+SELECT c.object_id, c.name, y.name AS type_name, CAST(c.max_length AS INT),
+       CAST(c.[precision] AS INT), CAST(c.[scale] AS INT), CAST(c.is_nullable AS INT),
        CASE WHEN c.default_object_id <> 0 THEN 1 ELSE 0 END, c.collation_name,
-       CAST(c.is_identity AS INT), k.definition
+       CAST(c.is_identity AS INT), k.[definition]
 FROM sys.columns AS c
 JOIN sys.types AS y ON y.user_type_id = c.user_type_id
 LEFT JOIN sys.computed_columns AS k ON k.object_id = c.object_id AND k.column_id = c.column_id
 WHERE c.object_id IN ({ids})
 ORDER BY c.object_id, c.column_id;
 SELECT i.object_id, i.name, CAST(i.is_unique AS INT), CAST(i.has_filter AS INT),
-       CAST(i.is_disabled AS INT), c.name, CAST(k.is_descending_key AS INT)
+       CAST(i.is_disabled AS INT), c.name AS column_name, CAST(k.is_descending_key AS INT)
 FROM sys.indexes AS i
 JOIN sys.index_columns AS k ON k.object_id = i.object_id AND k.index_id = i.index_id
 JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id
 WHERE i.object_id IN ({ids}) AND k.key_ordinal > 0
 ORDER BY i.object_id, i.index_id, k.key_ordinal;
-SELECT o.parent_object_id, o.name, o.definition
-FROM sys.check_constraints AS o WHERE o.parent_object_id IN ({ids});
-SELECT f.parent_object_id, f.name, t.name, c.name
+SELECT o.parent_object_id, o.name, o.[definition]
+FROM sys.[check_constraints] AS o WHERE o.parent_object_id IN ({ids});
+SELECT f.parent_object_id, f.name, t.name AS target_name, c.name AS column_name
 FROM sys.foreign_keys AS f
 JOIN sys.foreign_key_columns AS k ON k.constraint_object_id = f.object_id
 JOIN sys.columns AS c ON c.object_id = k.parent_object_id AND c.column_id = k.parent_column_id
 JOIN sys.objects AS t ON t.object_id = f.referenced_object_id
 WHERE f.parent_object_id IN ({ids})
 ORDER BY f.object_id, k.constraint_column_id;
-SELECT m.object_id, m.definition FROM sys.sql_modules AS m WHERE m.object_id IN ({ids});
+SELECT m.object_id, m.[definition] FROM sys.sql_modules AS m WHERE m.object_id IN ({ids});
 """
 _INFO: Final = """
 IF OBJECT_ID({name}, N'U') IS NOT NULL
@@ -63,7 +63,8 @@ _REGISTERED: Final = """
 IF OBJECT_ID({name}, N'U') IS NOT NULL
     SELECT Entity, MappingRevision, Digest FROM {table} ORDER BY MappingRevision;
 """
-_LITERAL: Final = re.compile(r"'(?:[^']|'')*'")
+_LITERAL: Final = re.compile(r"N?'(?:[^']|'')*'")
+_BRACKETED: Final = re.compile(r"\[((?:[^\]]|\]\])+)\]")
 _WORD: Final = re.compile(r"\w+")
 #: Types whose length is told in bytes, two for each character of the first pair.
 _TWO_BYTES: Final = ("nvarchar", "nchar")
@@ -249,7 +250,10 @@ def type_of(name: str, max_length: int, precision: int, scale: int) -> str:
 
 def _named_in(definition: str | None, columns: Iterable[str]) -> frozenset[str]:
     """Give the columns that a constraint speaks of; its texts may hold their names too."""
-    words = {word.lower() for word in _WORD.findall(_LITERAL.sub("", definition or ""))}
+    plain = _LITERAL.sub("", definition or "")
+    # SQL Server writes every name in brackets; others none.
+    found = _BRACKETED.findall(plain) or _WORD.findall(plain)
+    words = {name.replace("]]", "]").lower() for name in found}
     return frozenset(column for column in columns if column.lower() in words)
 
 

@@ -74,7 +74,6 @@ _ENVELOPE: Final = """BEGIN TRY
 END TRY
 BEGIN CATCH
     IF XACT_STATE() <> 0 ROLLBACK TRANSACTION;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SELECT ERROR_NUMBER() AS StoreMirrorError, ERROR_MESSAGE() AS ErrorMessage,
            ERROR_PROCEDURE() AS ErrorProcedure;
 END CATCH;"""
@@ -124,13 +123,23 @@ def translated_exception(exc: DriverError) -> StoreMirrorError:
     return DatabaseRefused(f"the mirror's database refused: {exc.driver_error}: {words}")
 
 
+def in_envelope(batch: str) -> str:
+    """Let a batch answer with its error, number and all."""
+    return _ENVELOPE.format(batch=batch)
+
+
+def session_settings(*, lock_timeout_s: float) -> str:
+    """Write what a connection begins with."""
+    return _SESSION.format(lock_timeout_ms=round(lock_timeout_s * 1_000))
+
+
 class Session:
     """One connection, in its thread.  Whatever fails in the driver ends it."""
 
     def __init__(self, target: Target, *, lock_timeout_s: float) -> None:
         """Start the thread; nothing is connected before `connect`."""
         self._target = target
-        self._lock_timeout_ms = round(lock_timeout_s * 1_000)
+        self._lock_timeout_s = lock_timeout_s
         self._worker = Worker(f"sqlserver {target.database}")
         self._connection: mssql_python.Connection | None = None
         self.is_broken = False
@@ -149,8 +158,7 @@ class Session:
             ServerError: the server refused it; it was rolled back.
             DriverError: no answer came; done or not is unknown.
         """
-        text = _ENVELOPE.format(batch=batch)
-        return await self._call(self._run, text, parameters, timeout_s)
+        return await self._call(self._run, in_envelope(batch), parameters, timeout_s)
 
     async def run_alone(self, batch: Sql | LiteralString, timeout_s: float) -> list[list[Row]]:
         """
@@ -185,7 +193,7 @@ class Session:
             autocommit=True,
             timeout=math.ceil(CONNECT_TIMEOUT_S),
         )
-        settings = _SESSION.format(lock_timeout_ms=self._lock_timeout_ms)
+        settings = session_settings(lock_timeout_s=self._lock_timeout_s)
         self._run(settings, (), CONNECT_TIMEOUT_S)
 
     def _run(self, text: str, parameters: Sequence[Parameter], timeout_s: float) -> list[list[Row]]:

@@ -13,7 +13,8 @@ LEAST_LEVEL: Final = 130
 _FACTS: Final = """
 SELECT CASE WHEN @@VERSION LIKE N'Microsoft SQL%' AND SERVERPROPERTY('BabelfishVersion') IS NULL
             THEN 1 ELSE 0 END,
-       CAST(d.compatibility_level AS INT), d.name
+       CAST(d.compatibility_level AS INT), d.name,
+       CASE WHEN d.snapshot_isolation_state = 1 THEN 1 ELSE 0 END
 FROM sys.databases AS d WHERE d.name = DB_NAME();
 """
 
@@ -26,6 +27,8 @@ class ServerFacts:
     is_microsofts: bool
     compatibility_level: int
     database: str
+    #: Whether transactions may read one snapshot.
+    has_snapshots: bool = True
 
 
 async def read_facts(session: Session) -> ServerFacts:
@@ -35,9 +38,14 @@ async def read_facts(session: Session) -> ServerFacts:
     Raises:
         DatabaseRefused: its compatibility level is too low for the procedures.
     """
-    [[(is_microsofts, level, database)]] = await session.run(_FACTS, (), CALL_TIMEOUT_S)
+    found = await session.run(_FACTS, (), CALL_TIMEOUT_S)
+    [[(is_microsofts, level, database, has_snapshots)]] = found
     facts = ServerFacts(
-        is_microsofts=bool(is_microsofts), compatibility_level=level, database=database
+        is_microsofts=bool(is_microsofts),
+        compatibility_level=level,
+        database=database,
+        # Others that speak the protocol read snapshots whatever they call them.
+        has_snapshots=bool(has_snapshots) or not is_microsofts,
     )
     refuse_low_level(facts)
     return facts

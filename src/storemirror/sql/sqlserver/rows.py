@@ -12,7 +12,16 @@ from storemirror.model.types import ColumnType
 from storemirror.sql.names import pascal_case
 from storemirror.sql.port import MirrorRow
 from storemirror.sql.sqlserver import ranges
-from storemirror.sql.sqlserver.connection import Database, Row, Sql, composed, in_utc
+from storemirror.sql.sqlserver.connection import (
+    CALL_TIMEOUT_S,
+    Database,
+    Row,
+    Sql,
+    composed,
+    in_utc,
+)
+from storemirror.sql.sqlserver.errors import ServerError
+from storemirror.sql.sqlserver.facts import read_facts
 from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.order import (
     Bound,
@@ -34,11 +43,6 @@ _META: Final = (
     "MappingRevision",
     "LastEventDigest",
     "LossyFields",
-)
-#: Whether a database lets transactions read one snapshot; Azure SQL's do.
-_HAS_SNAPSHOTS: Final = (
-    "SELECT CASE WHEN snapshot_isolation_state = 1 THEN 1 ELSE 0 END"
-    " FROM sys.databases WHERE name = DB_NAME()"
 )
 #: One snapshot for rows and children.  Where the database has none, rows that were read stay as
 #: they are until their children are read: then a page holds writers up.
@@ -92,12 +96,18 @@ class RowReader:
     async def _page(
         self, entity: Entity, lower: Bound | None, upper: Bound | None
     ) -> list[MirrorRow]:
-        if self._isolation is None:
-            found = await self._database.fetch(_HAS_SNAPSHOTS)
-            self._isolation = _SNAPSHOT if found and found[0][0] else _LOCKED
-        batch = self._batch(entity, lower, upper, self._isolation)
         bounds = [part for bound in (lower, upper) if bound is not None for part in bound.parts]
-        results = await self._database.run(batch, bounds)
+        async with self._database.session() as session:
+            if self._isolation is None:
+                has_snapshots = (await read_facts(session)).has_snapshots
+                self._isolation = _SNAPSHOT if has_snapshots else _LOCKED
+            batch = self._batch(entity, lower, upper, self._isolation)
+            try:
+                results = await session.run(batch, bounds, CALL_TIMEOUT_S)
+            except ServerError:
+                # It may have kept the isolation of this batch, which is no writer's.
+                session.is_broken = True
+                raise
         records, *others = results
         children = {
             child.name: _children(entity, child, found)

@@ -40,7 +40,7 @@ from storemirror.sql.sqlserver.wanted import wanted_schema
 _DEPLOY_WAIT_MS: Final = 600_000
 _COLLATION: Final = re.compile(r"\w+")
 _COLUMN_NOW: Final = """
-SELECT y.name, CAST(c.max_length AS INT), CAST(c.precision AS INT), CAST(c.scale AS INT),
+SELECT y.name, CAST(c.max_length AS INT), CAST(c.[precision] AS INT), CAST(c.[scale] AS INT),
        CAST(c.is_nullable AS INT), c.collation_name
 FROM sys.columns AS c JOIN sys.types AS y ON y.user_type_id = c.user_type_id
 WHERE c.object_id = OBJECT_ID({table}) AND c.name = {column};

@@ -1,0 +1,42 @@
+"""Every batch that the adapter sends is one that Microsoft's own parser reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from tests.contract.sql.documents import Documents
+from tests.support.sqlserver_statements import sent_batches
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The built-in entities."""
+    return load_model()
+
+
+async def batches_of(model: Model) -> list[str]:
+    """All that is sent for a few events, and for everything else that the adapter does."""
+    docs = Documents(model, 1_700_000_000_000_000)
+    one = [docs.message("c", "m", 1)]
+    several = [*one, docs.follow("a", "b", 1), docs.gone("DmMessage", ("c", "x"), 2)]
+    return await sent_batches(model, [one, several])
+
+
+async def test_values_are_bound_and_nothing_is_left_to_fill_in(model: Model) -> None:
+    """A brace that is left over is a name that was forgotten; a mark too many, a value."""
+    sent = await batches_of(model)
+    assert len(sent) > 60
+    assert [batch for batch in sent if "?" in batch or "{" in batch.replace("{}", "")] == []
+
+
+async def test_microsoft_s_parser_reads_every_batch(
+    model: Model, request: pytest.FixtureRequest
+) -> None:
+    """None of them is executed where they are written."""
+    pytest.importorskip("tests.tsql.judge", reason="needs SQL Server's parser: tests/tsql")
+    judge: Any = request.getfixturevalue("tsql_judge")
+    assert judge.batches(await batches_of(model)) == []
