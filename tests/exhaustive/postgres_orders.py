@@ -11,13 +11,14 @@ import random
 from collections.abc import Iterator, Sequence
 
 from storemirror.clock import SystemClock
-from storemirror.sql.port import RowEvent
+from storemirror.model.entity import Model
+from storemirror.sql.port import RowEvent, SqlMirror
 from tests.exhaustive.backend import ScheduleFailed
 from tests.exhaustive.documents import Document, built_in_model
 from tests.exhaustive.orders import history_events, schedule_count
 from tests.exhaustive.postgres import Session
 from tests.support.histories import doubled_arrivals, splits
-from tests.support.mirrors import assert_equal
+from tests.support.mirrors import Audited, assert_equal
 from tests.support.reference import Reference
 
 #: Histories with more schedules than this are sampled.
@@ -64,13 +65,21 @@ def run_postgres_orders(
     if not chosen:
         return 0
     now_us = SystemClock().now_us()
-    prepared = [
-        [[_document_events(entity, history, n, now_us)[i] for i in batch] for batch in batches]
-        for n, batches in enumerate(chosen)
-    ]
+    prepared = prepared_schedules(entity, history, chosen, now_us)
     session.clear()
-    session.run(_apply_all(session, prepared, f"{entity} {history}, from {first}"))
+    name = f"{entity} {history}, from {first}"
+    session.run(apply_all(session.model, session.other, session.installed, prepared, name))
     return len(chosen)
+
+
+def prepared_schedules(
+    entity: str, history: str, schedules: Sequence[Batches], now_us: int
+) -> list[list[list[RowEvent]]]:
+    """Give the batches of each schedule as events, each schedule with a document of its own."""
+    return [
+        [[_document_events(entity, history, n, now_us)[i] for i in batch] for batch in batches]
+        for n, batches in enumerate(schedules)
+    ]
 
 
 def _document_events(entity: str, history: str, number: int, now_us: int) -> list[RowEvent]:
@@ -80,17 +89,34 @@ def _document_events(entity: str, history: str, number: int, now_us: int) -> lis
     return history_events(document, history, start_us=now_us - 3_600_000_000)
 
 
-async def _apply_all(
-    session: Session, schedules: Sequence[Sequence[Sequence[RowEvent]]], name: str
+async def apply_all(
+    model: Model,
+    mirror: SqlMirror,
+    audited: Audited,
+    schedules: Sequence[Sequence[Sequence[RowEvent]]],
+    name: str,
 ) -> None:
-    reference = Reference(session.model)
+    """
+    Apply schedules side by side to an empty mirror, and compare outcomes and end.
+
+    Args:
+        model: the declarations.
+        mirror: in any dialect.
+        audited: the same, for what is read in the end.
+        schedules: what `prepared_schedules` gives.
+        name: for the error.
+
+    Raises:
+        ScheduleFailed: an outcome, or the end, is not the reference's.
+    """
+    reference = Reference(model)
     for step in itertools.zip_longest(*schedules, fillvalue=()):
         events = [event for batch in step for event in batch]
         for start in range(0, len(events), BATCH_LIMIT):
             batch = events[start : start + BATCH_LIMIT]
-            if await session.other.apply(batch) != reference.apply(batch):
+            if await mirror.apply(batch) != reference.apply(batch):
                 raise ScheduleFailed(f"{name}: outcomes differ from the rule's")
     try:
-        await assert_equal(session.installed, reference)
+        await assert_equal(audited, reference)
     except AssertionError as exc:
         raise ScheduleFailed(f"{name}: {exc}") from exc

@@ -18,6 +18,7 @@ from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
 from tests.contract.sql.side_door import Installed, Server
+from tests.exhaustive.postgres_orders import apply_all, order_schedules, prepared_schedules
 from tests.support.events import deleted, written
 from tests.support.histories import HISTORIES, arrivals, splits
 from tests.support.reference import Reference
@@ -118,6 +119,20 @@ async def test_every_order_of_arrival_around_a_rebase_ends_as_the_model_says(
         for batch in merged(list(steps_of(model, entity, history, start_us))):
             assert await under_test.mirror.apply(batch) == reference.apply(batch), history
     await under_test.assert_equal(reference)
+
+
+@pytest.mark.parametrize("entity", ["DmConversation", "DmMessage", "FollowEdge", "UserBlock"])
+async def test_every_event_twice_in_every_order_ends_alike(entity: str, server: Server) -> None:
+    """All orders and splits of two changes, each delivered twice, and some of four."""
+    now_us = SystemClock().now_us()
+    for history, count in (("WD", 48), ("WDWD", 60)):
+        under_test = await server.installed(load_model())
+        chosen = list(itertools.islice(order_schedules(history, seed=1), count))
+        schedules = prepared_schedules(entity, history, chosen, now_us)
+        await apply_all(
+            under_test.model, under_test.mirror, under_test, schedules, f"{entity} {history}"
+        )
+        assert len(chosen) == count
 
 
 async def newest_change_won(

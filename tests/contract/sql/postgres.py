@@ -165,6 +165,24 @@ class PostgresInstalled(MirrorUnderTest):
             yield
 
     @contextlib.asynccontextmanager
+    async def holding(self, entity: Entity, key: Key) -> AsyncIterator[None]:
+        query = sql.SQL("SELECT 1 FROM {} WHERE {} = %s FOR UPDATE").format(
+            _table(entity.name), _joined_key(entity)
+        )
+        async with self.database.transaction() as conn:
+            assert await (await conn.execute(query, ("/".join(key),))).fetchall() == [(1,)]
+            yield
+
+    def impatient(self, apply_timeout_s: float) -> PostgresMirror:
+        return PostgresMirror(
+            self.database,
+            self.rendering,
+            project=PROJECT,
+            store=STORE,
+            apply_timeout_s=apply_timeout_s,
+        )
+
+    @contextlib.asynccontextmanager
     async def beside(self) -> AsyncIterator[PostgresInstalled]:
         other = PostgresInstalled(self.model, self.dsn, project=PROJECT, store=STORE, procedures={})
         await other.database.open()

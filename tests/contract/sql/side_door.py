@@ -158,6 +158,14 @@ class Installed(Protocol):
         """Hold a writer's transaction open, with nothing written in it yet."""
         ...
 
+    def holding(self, entity: Entity, key: Key) -> AbstractAsyncContextManager[None]:
+        """Hold the lock of a stored row in a transaction that stays open."""
+        ...
+
+    def impatient(self, apply_timeout_s: float) -> SqlMirror:
+        """Give the same mirror, for which a batch may take only so long."""
+        ...
+
     async def column_names(self, table: str) -> set[str]:
         """Give a table's columns as the database spells them; empty when there is no table."""
         ...

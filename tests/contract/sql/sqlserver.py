@@ -229,6 +229,27 @@ class SqlServerInstalled:
                 await session.run_alone("ROLLBACK TRANSACTION;", CALL_TIMEOUT_S)
 
     @contextlib.asynccontextmanager
+    async def holding(self, entity: Entity, key: Key) -> AsyncIterator[None]:
+        table = self._table(entity.name)
+        write = f"UPDATE {table} SET RowState = RowState WHERE {_is_key(entity)};"
+        async with self.database.session() as session:
+            await session.run_alone("BEGIN TRANSACTION;", CALL_TIMEOUT_S)
+            await session.run(Sql(write), key, CALL_TIMEOUT_S)
+            try:
+                yield
+            finally:
+                await session.run_alone("ROLLBACK TRANSACTION;", CALL_TIMEOUT_S)
+
+    def impatient(self, apply_timeout_s: float) -> SqlServerMirror:
+        return SqlServerMirror(
+            self.database,
+            self.rendering,
+            project=self._project,
+            store=self._store,
+            apply_timeout_s=apply_timeout_s,
+        )
+
+    @contextlib.asynccontextmanager
     async def beside(self) -> AsyncIterator[SqlServerInstalled]:
         other = SqlServerInstalled(
             self.model,
