@@ -83,7 +83,7 @@ class SqlServerInstalled:
     ) -> None:
         self.model = model
         self.honours_locks = True
-        self._dsn = dsn
+        self.dsn = dsn
         self._project, self._store = project, store
         self._procedures = procedures
         self.rendering = Rendering(model, schema_name=schema_name, procedures=procedures)
@@ -253,7 +253,7 @@ class SqlServerInstalled:
     async def beside(self) -> AsyncIterator[SqlServerInstalled]:
         other = SqlServerInstalled(
             self.model,
-            self._dsn,
+            self.dsn,
             self.rendering.schema_name,
             project=self._project,
             store=self._store,

@@ -27,9 +27,12 @@ from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER, Delivery
 from storemirror.bus.postgres import PostgresConsumer, PostgresPublisher
 from storemirror.clock import SystemClock
 from storemirror.event.change import Change
+from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.reread import SourceReread
+from storemirror.sql.dialects import Dialect, Names, dialect_of, sql_parts
+from storemirror.sql.port import SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, MIRROR, Connection, Database
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
@@ -60,6 +63,8 @@ class Orders:
     documents: str
     bus: str
     mirror: str
+    #: Schema of the mirror's tables.
+    schema: str = SCHEMA
     #: Of this process alone.
     report: Path
     log: Path
@@ -138,6 +143,32 @@ class Report:
         os.write(self._file, msgspec.json.encode(line) + b"\n")
 
 
+@contextlib.asynccontextmanager
+async def opened_mirror(orders: Orders, model: Model, striker: Striker) -> AsyncIterator[SqlMirror]:
+    """Lend the mirror in the dialect of its address."""
+    if dialect_of(orders.mirror) is Dialect.SQLSERVER:
+        names = Names(model=model, schema_name=orders.schema, procedures={})
+        parts = sql_parts(orders.mirror, names, project=PROJECT, store=STORE, max_size=8)
+        await parts.open()
+        try:
+            # A transaction is one batch there: no moment before its commit can be told.
+            yield parts.mirror()
+        finally:
+            await parts.aclose()
+        return
+    database = WatchedDatabase(
+        orders.mirror,
+        lambda: striker.reach(BEFORE_COMMIT),
+        stall_timeout_s=orders.stall_timeout_s,
+    )
+    await database.open()
+    try:
+        rendering = Rendering(model, schema_name=orders.schema, procedures={})
+        yield PostgresMirror(database, rendering, project=PROJECT, store=STORE)
+    finally:
+        await database.aclose()
+
+
 async def apply_events(orders: Orders) -> None:
     """Apply events until SIGTERM."""
     clock, model, striker = SystemClock(), load_model(), Striker(orders)
@@ -146,22 +177,18 @@ async def apply_events(orders: Orders) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stall_s = orders.stall_timeout_s
         bus = Database(orders.bus, BUS, stall_timeout_s=stall_s)
-        mirror = WatchedDatabase(
-            orders.mirror, lambda: striker.reach(BEFORE_COMMIT), stall_timeout_s=stall_s
-        )
         documents = Database(orders.documents, DOCUMENTS)
-        for database in (bus, mirror, documents):
+        for database in (bus, documents):
             await database.open()
             stack.push_async_callback(database.aclose)
         publisher = PostgresPublisher(bus, clock)
         stack.push_async_callback(publisher.aclose)
         consumer = PostgresConsumer(bus, clock, subscription=SUBSCRIPTION_SQL_WRITER)
         stack.push_async_callback(consumer.aclose)
-        rendering = Rendering(model, schema_name=SCHEMA, procedures={})
         processor = create_sql_writer_processor(
             consumer=consumer,
             publisher=publisher,
-            mirror=PostgresMirror(mirror, rendering, project=PROJECT, store=STORE),
+            mirror=await stack.enter_async_context(opened_mirror(orders, model, striker)),
             model=model,
             source=SOURCE,
             clock=clock,

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -34,6 +34,7 @@ from storemirror.check.run import run_check
 from storemirror.clock import SystemClock
 from storemirror.demo.app import SocialApp
 from storemirror.errors import BusUnavailable, SqlUnavailable
+from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.relay import TriggerRelay
@@ -41,7 +42,7 @@ from storemirror.source.reread import SourceReread
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
 from tests.faults.processes.child import Line, Orders, run_writer
 from tests.integration.apply.pipe import SOURCE
-from tests.support.mirrors import MirrorUnderTest, installed_mirror
+from tests.support.mirrors import Audited, MirrorUnderTest, installed_mirror
 from tests.support.proxy import Proxy
 
 #: How long anything may take before a test gives up; nothing is timed by it.
@@ -189,6 +190,31 @@ class CountingPublisher:
         """Leave the publisher to its owner."""
 
 
+class Mirrored(Audited, Protocol):
+    """A mirror in any dialect, and where its writers find it."""
+
+    @property
+    def model(self) -> Model:
+        """Give the declarations."""
+        ...
+
+    @property
+    def dsn(self) -> str:
+        """Give its address."""
+        ...
+
+    @property
+    def rendering(self) -> Named:
+        """Give how its tables are called."""
+        ...
+
+
+class Named(Protocol):
+    """What is asked of a dialect's rendering here."""
+
+    schema_name: str
+
+
 class World:
     """See `running_world`."""
 
@@ -198,19 +224,19 @@ class World:
         documents: str,
         store: EmbeddedDocumentStore,
         bus: Database,
-        under_test: MirrorUnderTest,
+        mirrored: Mirrored,
         publisher: PostgresPublisher,
         folder: Path,
         bus_dsn: str,
     ) -> None:
         """Name the parts, all open."""
         self.publisher = CountingPublisher(publisher)
-        self.under_test = under_test
+        self.mirrored = mirrored
         self.admin = PostgresBusAdmin(bus)
         self.bus = bus
         self.bus_dsn = bus_dsn
         self.store = store
-        self.model = under_test.model
+        self.model = mirrored.model
         self.writers: list[Writer] = []
         self._app = SocialApp(store, _clock, seed=random.randrange(2**32))
         self._relay = TriggerRelay(store, self.model, self.publisher, _clock, source=SOURCE)
@@ -218,11 +244,18 @@ class World:
         self._orders = Orders(
             documents=documents,
             bus=bus_dsn,
-            mirror=under_test.dsn,
+            mirror=mirrored.dsn,
+            schema=mirrored.rendering.schema_name,
             report=folder,
             log=folder,
             settings=SETTINGS,
         )
+
+    @property
+    def under_test(self) -> MirrorUnderTest:
+        """Give the mirror on PostgreSQL, with a way past its adapter."""
+        assert isinstance(self.mirrored, MirrorUnderTest)
+        return self.mirrored
 
     async def provision(self, lock_s: float) -> None:
         """Make the topic, or give its only subscription another lock duration."""
@@ -273,7 +306,7 @@ class World:
     async def has_answered(self) -> bool:
         """Tell whether the mirror answers; connections that broke while nobody looked are gone."""
         try:
-            await self.under_test.mirror.probe()
+            await self.mirrored.mirror.probe()
         except SqlUnavailable:
             return False
         return True
@@ -319,7 +352,7 @@ class World:
                 consumer=consumer,
                 publisher=self.publisher,
                 admin=self.admin,
-                mirror=self.under_test.mirror,
+                mirror=self.mirrored.mirror,
                 model=self.model,
                 source=SOURCE,
                 clock=_clock,
@@ -342,7 +375,7 @@ class World:
         await self.drain()
         found = await run_check(
             store=self.store,
-            mirror=self.under_test.mirror,
+            mirror=self.mirrored.mirror,
             model=self.model,
             bus_admin=self.admin,
             subscription=SUBSCRIPTION_SQL_WRITER,
@@ -356,7 +389,7 @@ class World:
         originals = {message_id.partition(".")[0] for message_id in settled}
         assert originals == set(self.publisher.sent), "every published id was settled"
         assert set(settled.values()) == {1}, "and none of them twice for good"
-        audited = await self.under_test.audit_ids(self.under_test.model["DmMessage"])
+        audited = await self.mirrored.audit_ids(self.model["DmMessage"])
         sent = self.publisher.sent.values()
         messages = [m.message_id for m in sent if m.properties["entity"] == "DmMessage"]
         assert sorted(audited) == sorted(messages), "one audit row a distinct event"
@@ -374,7 +407,7 @@ class World:
 
 @contextlib.asynccontextmanager
 async def running_world(
-    *, documents: str, bus: str, mirror: str, folder: Path
+    *, documents: str, bus: str, mirror: str | Mirrored, folder: Path
 ) -> AsyncIterator[World]:
     """
     Lend a world in which nothing has happened yet; its writers are killed in the end.
@@ -382,7 +415,7 @@ async def running_world(
     Args:
         documents: address of an empty database.
         bus: likewise.
-        mirror: likewise.
+        mirror: likewise, or one that is installed already.
         folder: where writers report and log.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -392,14 +425,15 @@ async def running_world(
             stack.push_async_callback(database.aclose)
         store, bus_database = EmbeddedDocumentStore(databases[0]), databases[1]
         await store.prepare()
-        under_test = await stack.enter_async_context(installed_mirror(load_model(), mirror))
+        if isinstance(mirror, str):
+            mirror = await stack.enter_async_context(installed_mirror(load_model(), mirror))
         publisher = PostgresPublisher(bus_database, _clock)
         stack.push_async_callback(publisher.aclose)
         world = World(
             documents=documents,
             store=store,
             bus=bus_database,
-            under_test=under_test,
+            mirrored=mirror,
             publisher=publisher,
             folder=folder,
             bus_dsn=bus,
