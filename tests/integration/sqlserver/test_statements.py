@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from tests.contract.sql.documents import Documents
 from tests.support.sqlserver_statements import sent_batches
+from tests.tsql.judge import Judge
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +32,6 @@ async def test_values_are_bound_and_nothing_is_left_to_fill_in(model: Model) -> 
     assert [batch for batch in sent if "?" in batch or "{" in batch.replace("{}", "")] == []
 
 
-async def test_microsoft_s_parser_reads_every_batch(
-    model: Model, request: pytest.FixtureRequest
-) -> None:
+async def test_microsoft_s_parser_reads_every_batch(model: Model, tsql_judge: Judge) -> None:
     """None of them is executed where they are written."""
-    pytest.importorskip("tests.tsql.judge", reason="needs SQL Server's parser: tests/tsql")
-    judge: Any = request.getfixturevalue("tsql_judge")
-    assert judge.batches(await batches_of(model)) == []
+    assert tsql_judge.batches(await batches_of(model)) == []
