@@ -211,7 +211,8 @@ class SqlServerInstalled:
     async def rejected(self, procedure: str, argument: str) -> str:
         name = self.rendering.procedure(procedure)
         with pytest.raises(StoreMirrorError) as caught:
-            await self.database.run(Sql(f"EXEC {name} @Events = ?;"), (argument,))
+            async with self.database.session() as session:
+                await session.run(Sql(f"EXEC {name} @Events = ?;"), (argument,), CALL_TIMEOUT_S)
         return str(caught.value)
 
     def encoded(self, events: Sequence[RowEvent]) -> str:

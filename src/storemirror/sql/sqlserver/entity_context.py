@@ -111,7 +111,12 @@ def _key(part: KeyPart, *, is_parent: bool) -> dict[str, Any]:
 
 def _column(entity: Entity, column: Column) -> dict[str, Any]:
     name = pascal_case(column.name)
-    return {"column": quoted(name), "name": name, "type": column_type(entity, column)}
+    return {
+        "column": quoted(name),
+        "name": name,
+        "type": column_type(entity, column),
+        "is_json": column.type in (ColumnType.JSON, ColumnType.GEOPOINT),
+    }
 
 
 def _written(entity: Entity) -> Sequence[Mapping[str, Any]]:
@@ -119,7 +124,14 @@ def _written(entity: Entity) -> Sequence[Mapping[str, Any]]:
     written = [_column(entity, column) for column in entity.columns]
     if entity.has_raw:
         name = "RawDocument"
-        written.append({"column": quoted(name), "name": name, "type": TYPES[ColumnType.JSON]})
+        written.append(
+            {
+                "column": quoted(name),
+                "name": name,
+                "type": TYPES[ColumnType.JSON],
+                "is_json": True,
+            }
+        )
     return written
 
 

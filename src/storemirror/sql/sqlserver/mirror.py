@@ -50,9 +50,9 @@ _APPLY_LIMIT: Final = 2_000
 _STUB_ROUNDS: Final = 5
 #: A purge of what is younger is refused by the procedure.
 _LEAST_AGE_S: Final = 600
-_PROBE: Final = (
-    "SELECT SYSUTCDATETIME(), CAST(DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS NVARCHAR(20))"
-)
+_PROBE: Final = """
+SELECT SYSUTCDATETIME(), CAST(DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS NVARCHAR(20));
+"""
 _RECOMPUTE: Final = """
 DECLARE @Changed BIGINT;
 EXEC {procedure} @IsSilent = 1, @Changed = @Changed OUTPUT;

@@ -18,19 +18,20 @@ from storemirror.sql.sqlserver.rendering import Rendering
 #: The time of a mark is told apart from that of the one before it, however quickly it follows.
 _MARK: Final = """
 DECLARE @Marks NVARCHAR(MAX) = ?;
+DECLARE @Now DATETIME2(6) = SYSUTCDATETIME();
 BEGIN TRANSACTION;
 UPDATE u SET Reason = m.Reason,
-    MarkedAt = CASE WHEN DATEADD(MICROSECOND, 1, u.MarkedAt) <= SYSUTCDATETIME()
-        THEN SYSUTCDATETIME() ELSE DATEADD(MICROSECOND, 1, u.MarkedAt) END
+    MarkedAt = CASE WHEN u.MarkedAt < @Now THEN @Now ELSE DATEADD(MICROSECOND, 1, u.MarkedAt) END
 FROM {table} AS u
 JOIN OPENJSON(@Marks) WITH (
-    MessageId NVARCHAR(400), Reason NVARCHAR(MAX)
+    MessageId NVARCHAR(400) '$.MessageId', Reason NVARCHAR(MAX) '$.Reason'
 ) AS m ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId;
-INSERT INTO {table} (MessageId, Reason, Path, Entity, KeyParts, Version)
-SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, m.Version
+INSERT INTO {table} (MessageId, Reason, Path, Entity, KeyParts, Version, MarkedAt)
+SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, CAST(m.Version AS BIGINT), @Now
 FROM OPENJSON(@Marks) WITH (
-    MessageId NVARCHAR(400), Reason NVARCHAR(MAX), Path NVARCHAR(MAX), Entity NVARCHAR(200),
-    KeyParts NVARCHAR(MAX), Version BIGINT
+    MessageId NVARCHAR(400) '$.MessageId', Reason NVARCHAR(MAX) '$.Reason',
+    Path NVARCHAR(MAX) '$.Path', Entity NVARCHAR(200) '$.Entity',
+    KeyParts NVARCHAR(MAX) '$.KeyParts', Version NVARCHAR(40) '$.Version'
 ) AS m
 WHERE NOT EXISTS (
     SELECT 1 FROM {table} AS u
@@ -52,8 +53,11 @@ FROM {table};
 _CLEAR: Final = """
 DECLARE @Marks NVARCHAR(MAX) = ?;
 DELETE u FROM {table} AS u
-JOIN OPENJSON(@Marks) WITH (MessageId NVARCHAR(400), MarkedAt DATETIME2(6)) AS m
-    ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId AND m.MarkedAt = u.MarkedAt;
+JOIN OPENJSON(@Marks) WITH (
+    MessageId NVARCHAR(400) '$.MessageId', MarkedAt NVARCHAR(40) '$.MarkedAt'
+) AS m
+    ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId
+        AND CAST(m.MarkedAt AS DATETIME2(6)) = u.MarkedAt;
 SELECT CAST(@@ROWCOUNT AS BIGINT);
 """
 _CLEAR_OVERTAKEN: Final = """

@@ -1,0 +1,137 @@
+"""
+The contract suite of the SQL stage through SQL Server's adapter, on a stand-in that runs T-SQL.
+
+Every batch of the adapter, and every procedure, is run by PostgreSQL, statement by statement
+(tests/standins/tsql).  What that cannot show is left out: locks between connections, the
+catalogue, what SQL Server converts and compares otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import psycopg
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from storemirror.sql.sqlserver.batch import BatchEncoder
+from storemirror.sql.sqlserver.connection import Database
+from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
+from storemirror.sql.sqlserver.tables import wanted_tables
+from tests.contract.sql import (
+    test_batches,
+    test_children,
+    test_parents,
+    test_purge,
+    test_reads,
+    test_rebase,
+    test_refusals,
+    test_unverified,
+)
+from tests.contract.sql.documents import Documents
+from tests.contract.sql.sqlserver import SqlServerInstalled
+from tests.standins.tsql.batches import BatchDatabase, BatchServer
+
+pytestmark = pytest.mark.postgres
+
+HOUR_US = 3_600_000_000
+SUITES = (
+    test_batches,
+    test_children,
+    test_parents,
+    test_purge,
+    test_reads,
+    test_rebase,
+    test_refusals,
+    test_unverified,
+)
+#: What it cannot show: locks between connections, triggers, the catalogue, and a JSON column's
+#: check of its contents, which PostgreSQL does by itself.
+LEFT_OUT = frozenset(
+    {
+        "test_a_purge_beside_a_writer_raises_the_horizon_and_removes_nothing",
+        "test_a_purge_command_outlasts_a_writer",
+        "test_closing_waits_for_the_batch_in_hand",
+        "test_two_rebases_at_once_are_refused",
+        "test_a_child_row_that_stays_the_same_is_not_written",
+        "test_installing_again_keeps_every_mark",
+        "test_a_database_that_is_not_there_is_told",
+    }
+)
+
+for _suite in SUITES:
+    for _name, _test in vars(_suite).items():
+        if _name.startswith("test_") and callable(_test) and _name not in LEFT_OUT:
+            globals()[_name] = _test
+
+
+class OnPostgres(SqlServerInstalled):
+    """See `Installed`."""
+
+    def __init__(self, model: Model, server: BatchServer) -> None:
+        super().__init__(
+            model,
+            "mssql://me:secret@nowhere/db",
+            "ms",
+            project="demo",
+            store="(default)",
+            procedures={},
+        )
+        self.honours_locks = False
+        self.database = cast("Database", BatchDatabase(server))
+        self.mirror = SqlServerMirror(
+            self.database, self.rendering, project="demo", store="(default)"
+        )
+        self.mirror._encoder = BatchEncoder(model, {e.name: 1 for e in model})
+        self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+
+    async def column_names(self, table: str) -> set[str]:
+        found = await super().column_names(table)
+        # The stand-in knows names in lower case alone.
+        spelled = {c.name.lower(): c.name for t in wanted_tables(self.model) for c in t}
+        return {spelled[name] for name in found if name in spelled}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The built-in entities."""
+    return load_model()
+
+
+@pytest.fixture
+def docs(model: Model, base_us: int) -> Documents:
+    """Events of the built-in entities, an hour ago."""
+    return Documents(model, base_us)
+
+
+@pytest.fixture
+def base_us() -> int:
+    """An hour ago: events may lie after it, and not in the future."""
+    return SystemClock().now_us() - HOUR_US
+
+
+@pytest.fixture
+async def sql(
+    model: Model, new_database: Callable[[], Awaitable[str]]
+) -> AsyncIterator[OnPostgres]:
+    """The built-in entities, installed as `schema apply` does."""
+    with psycopg.connect(await new_database(), autocommit=True) as conn:
+        server = BatchServer(conn)
+        made = OnPostgres(model, server)
+        rendering = made.rendering
+        server.install(rendering.tables_batches())
+        server.install(rendering.procedures_batches())
+        server.install(rendering.adopt_batches())
+        server.call(
+            rendering.register_deployment,
+            Project="demo",
+            StoreDatabase="(default)",
+            SchemaVersion=1,
+            Declarations=rendering.declarations_json(),
+        )
+        server.install(rendering.constraints_batches())
+        yield made
