@@ -18,6 +18,8 @@ from tests.support.command_server import command_server
 
 _TIMEOUT_S = 120.0
 _OWN_VARIABLES = ("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
+#: `make test WORKERS=3` sets it for every process, and a functions framework would start three.
+_OTHERS_VARIABLES = ("WORKERS",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Finished:
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without settings of ours, and with `extra`."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OWN_VARIABLES)}
+    left_out = (*_OWN_VARIABLES, *_OTHERS_VARIABLES)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
     return inherited | dict(extra)
 
 
