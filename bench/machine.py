@@ -61,8 +61,8 @@ def family_cpu_s(pid: int) -> float:
     for child in children:
         try:
             stat = _stat(int(child))
-        except FileNotFoundError:  # it ended in between; its parent's figure has it next time
-            continue
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended in between; its parent's figure has it next time
         ticks += int(stat[11]) + int(stat[12])
     return ticks / _TICKS_PER_S
 

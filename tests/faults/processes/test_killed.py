@@ -50,7 +50,8 @@ async def test_a_writer_killed_at_a_step_loses_nothing(world: World, step: str) 
     await world.write(60)
     killed = world.start_writer(strikes_at=step)
     assert await killed.ended() == -signal.SIGKILL
-    assert (await world.stats()).depth > 0
+    # After its settlement all of them may be gone from the bus.
+    assert (await world.stats()).depth > 0 or step not in SETTLES_NOTHING
     world.start_writer()
     await world.settled()
     (counters,) = await world.stop_writers()
