@@ -19,8 +19,7 @@ export PYTHON
 .PHONY: help demo-deps demo bench test-deps tsql-deps test soak exhaustive tsql check docs
 .PHONY: functions lock
 
-# Three on two cores: a test often waits, for a lock to run out or a grace to pass.
-WORKERS ?= 3
+WORKERS ?= 2
 ARGS ?=
 # 1: `make bench` lets dlt and Singer's target-postgres take part, from .venv-peers.
 PEERS ?=
