@@ -62,11 +62,7 @@ async def main() -> None:
             new, logged = paths[logged:], len(paths)
             with Path(told["log"]).open("a") as log:
                 log.writelines(f"{path}\n" for path in new)
-            if (
-                told["seed"] is not None
-                and have_advanced(file, beginning, PAGE_SIZE)
-                and dice.random() < 0.2
-            ):
+            if told["seed"] is not None and have_advanced(file, beginning) and dice.random() < 0.2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         store.before_page = log_and_die

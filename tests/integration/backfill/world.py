@@ -104,18 +104,12 @@ def first_ranges(state: BackfillState, worker_count: int) -> dict[tuple[int, int
     return dict(list(undone.items())[:worker_count])
 
 
-def have_advanced(
-    file: ProgressFile, ranges: Mapping[tuple[int, int], int], page_size: int
-) -> bool:
-    """Tell whether each of these has saved two pages since: a kill hits no page twice."""
+def have_advanced(file: ProgressFile, ranges: Mapping[tuple[int, int], int]) -> bool:
+    """Tell whether each of these has saved a page since: a kill hits no page twice."""
     state = file.load()
     assert state is not None
     readings = {(e, r): state.entities[e].ranges[r] for e, r in ranges}
-    passed_count = 2 * page_size
-    return all(
-        r.is_done or r.document_count >= ranges[place] + passed_count
-        for place, r in readings.items()
-    )
+    return all(r.is_done or r.document_count > ranges[place] for place, r in readings.items())
 
 
 class BackfillWorld:
@@ -130,12 +124,11 @@ class BackfillWorld:
         self.progress: list[BackfillProgress] = []
         self.sink: Sink | None = None
         self._first_ranges: Mapping[tuple[int, int], int] = {}
-        self._page_size = 0
 
     @property
     def has_passed_first_pages(self) -> bool:
         """Tell whether every page that an earlier process had in hand is behind this one."""
-        return have_advanced(self.file, self._first_ranges, self._page_size)
+        return have_advanced(self.file, self._first_ranges)
 
     async def crowd(self, count: int) -> None:
         """Write many documents that no trigger tells of."""
@@ -191,7 +184,6 @@ class BackfillWorld:
                     page_size=page_size,
                 )
             self._first_ranges = first_ranges(state, worker_count)
-            self._page_size = page_size
             bus = BusSink(self.world.publisher, self.world.clock, source=SOURCE, run=state.run)
             self.sink = DirectSink(self.world.mirror, bus, self.world.clock) if is_direct else bus
             work = Backfill(
