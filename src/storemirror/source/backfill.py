@@ -5,9 +5,8 @@ Every document is read once at a pinned moment and becomes an event of origin `b
 version is the document's own commit time: what a trigger tells of the same write is a duplicate,
 and what it tells of a later one wins, in any order of arrival.
 
-Reading is divided into key ranges.  While a page's events are made durable the range's next page
-is read; then the progress is saved.  Whoever is killed in between reads the pages in hand, two a
-range, once more, and no others.
+Reading is divided into key ranges.  After each page its events are made durable, then the
+progress is saved: whoever is killed in between reads the pages in hand once more, and no others.
 
 What it cannot see: documents that were deleted (`storemirror reconcile`), and collections that
 are not declared.
@@ -16,9 +15,8 @@ are not declared.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +36,10 @@ from storemirror.source.backfill_plan import (
 from storemirror.source.backfill_progress import ProgressFile
 from storemirror.source.backfill_sink import Sink
 from storemirror.source.budget import ReadBudget, ReadBudgetSpent
-from storemirror.source.port import DocumentPage, DocumentStore, PinnedView
+from storemirror.source.port import DocumentStore, PinnedView
 
-#: Documents a page.  A query takes Firestore's emulator as long as 150 documents: pages of 500
-#: were read at half the speed.  A page is cut by bytes too, where documents are large.
+#: Documents a page: what is made durable at once, and read again after a kill.  A page is cut by
+#: bytes too, where documents are large.
 PAGE_SIZE: Final = 2_000
 #: Ranges that are read at a time.
 WORKER_COUNT: Final = 4
@@ -306,54 +304,23 @@ class Backfill:
         stops: Sequence[asyncio.Event],
     ) -> None:
         """Read a range page by page; a page counts once its events are durable."""
-        scan = view.scan(
+        pages = view.scan(
             entity.path, page_size=self._page_size, within=reading.rest, budget=self._budget
         )
-        async with contextlib.aclosing(self._one_ahead(scan, stops)) as pages:
-            async for page in pages:
-                if page.documents:
+        while await self._pace.enter(stops):
+            try:
+                page = await anext(pages, None)
+                if page is not None:
                     await self._sink.put(entity, page)
-                    reading.position = entity.match(page.documents[-1].path.split("/"))
-                    reading.document_count += len(page.documents)
-                else:
-                    reading.is_done = True
-                await self._save()
-
-    async def _one_ahead(
-        self, scan: AsyncIterator[DocumentPage], stops: Sequence[asyncio.Event]
-    ) -> AsyncGenerator[DocumentPage, None]:
-        """Give a scan's pages, each while the next one is read; at the scan's end an empty one."""
-        coming = asyncio.create_task(self._next_page(scan, stops))
-        try:
-            while (page := await coming) is not None:
-                if not page.documents:
-                    yield page
-                    return
-                coming = asyncio.create_task(self._next_page(scan, stops))
-                try:
-                    yield page
-                finally:
-                    self._pace.leave()
-        finally:
-            # What was read and is not taken any more: it will be read again.
-            coming.cancel()
-            [left] = await asyncio.gather(coming, return_exceptions=True)
-            if isinstance(left, DocumentPage) and left.documents:
+            finally:
                 self._pace.leave()
-
-    async def _next_page(
-        self, scan: AsyncIterator[DocumentPage], stops: Sequence[asyncio.Event]
-    ) -> DocumentPage | None:
-        """Read a page once it may be read: an empty one at the end, None when it is to stop."""
-        if not await self._pace.enter(stops):
-            return None
-        page: DocumentPage | None = None
-        try:
-            page = await anext(scan, None)
-        finally:
             if page is None:
-                self._pace.leave()
-        return page or DocumentPage(documents=(), read_time_us=0)
+                reading.is_done = True
+                await self._save()
+                return
+            reading.position = entity.match(page.documents[-1].path.split("/"))
+            reading.document_count += len(page.documents)
+            await self._save()
 
     async def _save(self) -> None:
         spent_count = self._budget.spent_count

@@ -23,9 +23,8 @@ from storemirror.source.port import Document
 
 #: Most documents of one query, where nothing limits the reads.
 QUERY_MAX_COUNT: Final = 50_000
-#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.  A backfill
-#: has eight pages in hand.
-PAGE_MAX_BYTES: Final = 8 * 1024 * 1024
+#: Bytes of documents at which a page is cut short: 300 documents may have 300 MiB.
+PAGE_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class FirestoreScan:
