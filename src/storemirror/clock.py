@@ -61,7 +61,7 @@ class SystemClock:
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
-    """Block until a condition holds, and tell whether it did in time.  For start-up code only."""
+    """Block until a condition holds, and tell whether it did in time.  Not in an event loop."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, NewType, TypeVar
 
@@ -22,6 +24,7 @@ import mssql_python
 from mssql_python.exceptions import Exception as DriverError
 from mssql_python.exceptions import InterfaceError, sqlstate_to_exception
 
+from storemirror.clock import wait_until
 from storemirror.errors import (
     ConfigError,
     DatabaseRefused,
@@ -46,6 +49,8 @@ _T = TypeVar("_T")
 
 #: How long a connection may take to be made, and to become free.
 CONNECT_TIMEOUT_S: Final = 5.0
+#: How long closing waits for connections; one whose server does not answer is left to its thread.
+CLOSE_TIMEOUT_S: Final = 3.0
 #: How long a batch may take where its caller says nothing else.  Upkeep reads whole tables.
 CALL_TIMEOUT_S: Final = 3_600.0
 #: How long one statement waits for a lock.  Less than a batch may take, so that what stands in the
@@ -136,11 +141,11 @@ def session_settings(*, lock_timeout_s: float) -> str:
 class Session:
     """One connection, in its thread.  Whatever fails in the driver ends it."""
 
-    def __init__(self, target: Target, *, lock_timeout_s: float) -> None:
-        """Start the thread; nothing is connected before `connect`."""
+    def __init__(self, target: Target, worker: Worker, *, lock_timeout_s: float) -> None:
+        """Take a thread over; nothing is connected before `connect`."""
         self._target = target
         self._lock_timeout_s = lock_timeout_s
-        self._worker = Worker(f"sqlserver {target.database}")
+        self._worker = worker
         self._connection: mssql_python.Connection | None = None
         self.is_broken = False
 
@@ -243,6 +248,8 @@ class Database:
         self._lock_timeout_s = lock_timeout_s
         self._free = asyncio.Semaphore(max_size)
         self._idle: list[Session] = []
+        # Each as long as its thread runs.
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._is_closed = False
 
     async def open(self) -> None:
@@ -250,9 +257,15 @@ class Database:
         self._is_closed = False
 
     async def aclose(self) -> None:
-        """Close every connection; one that is in use once it is given back."""
+        """
+        Close every connection; one that is in use once it is given back.
+
+        Their threads are waited for: a process that ends while one of them is in the driver is
+        aborted (SIGABRT, "terminate called without an active exception"), whatever it had to say.
+        """
         self._is_closed = True
         self._end_idle()
+        await asyncio.to_thread(wait_until, self._have_ended, CLOSE_TIMEOUT_S)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -311,7 +324,7 @@ class Database:
                     self._end_idle()
 
     async def _connected(self) -> Session:
-        session = Session(self.target, lock_timeout_s=self._lock_timeout_s)
+        session = self._session(self.target)
         try:
             await session.connect()
         except DriverError as exc:
@@ -326,17 +339,7 @@ class Database:
 
     async def _see_whether_it_is_there(self, refusal: DriverError) -> None:
         """Tell a database that is not there from a wrong password: the server's answer is one."""
-        elsewhere = Session(
-            Target(
-                host=self.target.host,
-                port=self.target.port,
-                database="master",
-                user=self.target.user,
-                password=self.target.password,
-                options=self.target.options,
-            ),
-            lock_timeout_s=self._lock_timeout_s,
-        )
+        elsewhere = self._session(replace(self.target, database="master"))
         try:
             # Whoever is let in here has the right password.  Users of one database of Azure's are
             # not let in: then both stay possible.
@@ -348,9 +351,17 @@ class Database:
         finally:
             elsewhere.end()
 
+    def _session(self, target: Target) -> Session:
+        worker = Worker(f"sqlserver {target.database}")
+        self._workers.add(worker)
+        return Session(target, worker, lock_timeout_s=self._lock_timeout_s)
+
     def _end_idle(self) -> None:
         while self._idle:
             self._idle.pop().end()
+
+    def _have_ended(self) -> bool:
+        return not any(worker.is_running for worker in self._workers)
 
 
 def composed(template: LiteralString, **parts: str) -> Sql:

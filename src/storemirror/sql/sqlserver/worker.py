@@ -25,7 +25,8 @@ class Worker:
     def __init__(self, name: str) -> None:
         """Start the thread."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """
@@ -53,6 +54,11 @@ class Worker:
 
         self._jobs.put(job)
         self._jobs.put(None)
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the thread is there; it goes after `end`."""
+        return self._thread.is_alive()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
