@@ -24,6 +24,9 @@ from storemirror.errors import BusRefused, BusUnavailable, MessageRefused
 SEND_TIMEOUT_S: Final = 20.0
 #: A body up to this fits whatever the properties are: the smallest tier takes 256 KB.
 _SURELY_FITS_BYTES: Final = 128 * 1024
+#: What the SDK writes around a batch and leaves out of its size: the first message's id, of up to
+#: 128 characters.  A batch filled to the brim would be refused for it.
+_ENVELOPE_BYTES: Final = 1_024
 
 
 @dataclass(slots=True)
@@ -186,7 +189,7 @@ async def _packed(
     sender: ServiceBusSender, orders: Sequence[_Order], operation: Operation
 ) -> list[tuple[ServiceBusMessageBatch, list[_Order]]]:
     """Give batches, each with the orders that are complete once it is sent."""
-    batches = [(await sender.create_message_batch(), list[_Order]())]
+    batches = [(await _new_batch(sender), list[_Order]())]
     for order in orders:
         try:
             fitting = [await _fitting(sender, message, operation) for message in order.messages]
@@ -197,7 +200,7 @@ async def _packed(
             try:
                 batches[-1][0].add_message(message)
             except MessageSizeExceededError:
-                batches.append((await sender.create_message_batch(), []))
+                batches.append((await _new_batch(sender), []))
                 batches[-1][0].add_message(message)
         batches[-1][1].append(order)
     return [(batch, ending) for batch, ending in batches if len(batch)]
@@ -231,10 +234,15 @@ async def _fitting(
 
 async def _fits(sender: ServiceBusSender, message: ServiceBusMessage) -> bool:
     try:
-        (await sender.create_message_batch()).add_message(message)
+        (await _new_batch(sender)).add_message(message)
     except MessageSizeExceededError:
         return False
     return True
+
+
+async def _new_batch(sender: ServiceBusSender) -> ServiceBusMessageBatch:
+    largest = (await sender.create_message_batch()).max_size_in_bytes
+    return await sender.create_message_batch(largest - _ENVELOPE_BYTES)
 
 
 def _fail(orders: Sequence[_Order], exc: BaseException) -> None:

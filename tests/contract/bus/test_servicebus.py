@@ -230,6 +230,15 @@ async def test_a_document_too_large_travels_as_path_and_version(bus: ServiceBusU
     )
 
 
+@pytest.mark.parametrize("body_bytes", range(1_000, 1_040, 5))
+async def test_batches_filled_to_the_brim_are_taken(
+    body_bytes: int, bus: ServiceBusUnderTest
+) -> None:
+    """The SDK leaves what it writes around a batch out of its size; the service does not."""
+    sent = [a_message(f"{number:0128}", bytes(body_bytes)) for number in range(300)]
+    assert (await bus.publisher().publish(sent)).accepted_count == 300
+
+
 async def test_what_is_too_large_and_no_document_is_refused_alone(
     bus: ServiceBusUnderTest,
 ) -> None:
