@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +52,8 @@ class Hand:
         self._on_shrink = on_shrink
         #: By sequence number: one lock token may be shared by all that came together.
         self._held: dict[int, Delivery] = {}
+        #: Sequence numbers of what a call is under way for that settles it.
+        self._settling: set[int] = set()
         self._groups: deque[_Group] = deque()
         self.size_bytes = 0
 
@@ -81,6 +84,16 @@ class Hand:
         self.size_bytes += sum([len(delivery.message.body) for delivery in deliveries])
         renew_at_s = self._clock.monotonic_s() + self._settings.lock_duration_s / 2
         self._groups.append(_Group(list(deliveries), renew_at_s))
+
+    @contextlib.contextmanager
+    def settling(self, deliveries: Iterable[Delivery]) -> Iterator[None]:
+        """Let a renewal not call lost meanwhile what the bus has just settled."""
+        numbers = {delivery.sequence_number for delivery in deliveries}
+        self._settling |= numbers
+        try:
+            yield
+        finally:
+            self._settling -= numbers
 
     def let_go(self, deliveries: Iterable[Delivery]) -> None:
         """Hold these no more: they are settled, given back, or lost."""
@@ -119,5 +132,10 @@ class Hand:
             self._groups.appendleft(_Group(due, now_s))
             return
         kept = {delivery.sequence_number for delivery in renewed}
+        missing = [d for d in due if d.sequence_number not in kept and self.holds(d)]
+        unclear = [d for d in missing if d.sequence_number in self._settling]
         self._groups.append(_Group(renewed, now_s + self._settings.lock_duration_s / 2))
-        self.lose([d for d in due if d.sequence_number not in kept and self.holds(d)])
+        if unclear:
+            # The call that settles them will say; should it fail, they are looked at again.
+            self._groups.appendleft(_Group(unclear, now_s))
+        self.lose([d for d in missing if d.sequence_number not in self._settling])

@@ -67,9 +67,10 @@ class Settler:
         if not held:
             return []
         try:
-            lost = await self.retry.within_lock(
-                lambda: tell_bus(held), is_held=lambda: any(map(self.hand.holds, held))
-            )
+            with self.hand.settling(held):
+                lost = await self.retry.within_lock(
+                    lambda: tell_bus(held), is_held=lambda: any(map(self.hand.holds, held))
+                )
         except TransientError as exc:
             _log.warning(LogEvent.SETTLEMENT_FAILED.value, count=len(held), error=str(exc))
             lost = held

@@ -70,6 +70,11 @@ class _Tally:
         #: Why the others are not settled; one of several.
         self.error: BaseException | None = None
 
+    def left_of(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Give those of which nothing is known yet."""
+        known = self.settled | self.lost
+        return [d for d in deliveries if d.lock_token not in known]
+
 
 class ServiceBusConsumer:
     """Takes deliveries from one subscription.  Safe for concurrent use.
@@ -258,10 +263,10 @@ class ServiceBusConsumer:
         for link, share in self._by_link(left):
             if not link.is_broken:
                 await self._settle_share(link, share, settle_one, tally)
-        unsettled = [d for d in left if d.lock_token in self._held]
+        unsettled = tally.left_of(left)
         if unsettled:
             await self._settle_share(await self._link(0), unsettled, settle_one, tally)
-        failed = [d for d in unsettled if d.lock_token in self._held]
+        failed = tally.left_of(unsettled)
         if failed:
             for token in tally.settled:
                 self._settled_before[token] = self._clock.monotonic_s() + _FORGET_AFTER_S
@@ -294,20 +299,21 @@ class ServiceBusConsumer:
         tally: _Tally,
     ) -> None:
         """Settle through one link, and write down what came of each."""
-        messages = [self._held[d.lock_token].received for d in deliveries]
-        results = await link.settle(messages, settle_one)
-        for delivery, result in zip(deliveries, results, strict=True):
+        # A renewal beside this one may find lost what it renews, and let go of it.
+        tally.lost.update(d.lock_token for d in deliveries if d.lock_token not in self._held)
+        shares = [(d, self._held[d.lock_token]) for d in tally.left_of(deliveries)]
+        results = await link.settle([held.received for _, held in shares], settle_one)
+        for (delivery, held), result in zip(shares, results, strict=True):
             if result is None:
                 tally.settled.add(delivery.lock_token)
             elif isinstance(result, _LOST):
                 # In doubt, a lock that is no more was most likely settled; if not, the delivery
                 # comes again, and what is done twice is done once.
-                is_settled = self._held[delivery.lock_token].is_in_doubt
-                (tally.settled if is_settled else tally.lost).add(delivery.lock_token)
+                (tally.settled if held.is_in_doubt else tally.lost).add(delivery.lock_token)
             else:
                 tally.error = result
                 if not isinstance(result, ServiceBusServerBusyError):
-                    link.is_broken = self._held[delivery.lock_token].is_in_doubt = True
+                    link.is_broken = held.is_in_doubt = True
                 continue
             self._let_go(delivery.lock_token)
 
@@ -331,11 +337,14 @@ class ServiceBusConsumer:
     async def _renew_page(self, page: Sequence[Delivery]) -> list[Delivery]:
         """Renew together; where one of them is lost, find it by halves."""
         link = await self._link(0)
-        messages = [self._held[d.lock_token].received for d in page]
+        shares = [(d, self._held[d.lock_token]) for d in page if d.lock_token in self._held]
+        # The others were settled, or found lost, while locks before theirs were renewed.
+        if not shares:
+            return []
         try:
             with translated_errors(self._operation):
                 async with asyncio.timeout(self._answer_timeout_s):
-                    await link.renew(messages)
+                    await link.renew([held.received for _, held in shares])
         except BusRefused as exc:
             if not isinstance(exc.__cause__, _LOST):
                 raise
@@ -344,17 +353,18 @@ class ServiceBusConsumer:
                 link.is_broken = True
                 raise
         else:
-            return [self._renewed(delivery) for delivery in page]
-        if len(page) == 1:
-            self._let_go(page[0].lock_token)
+            return [self._renewed(delivery, held) for delivery, held in shares]
+        if len(shares) == 1:
+            self._let_go(shares[0][0].lock_token)
             return []
-        middle = len(page) // 2
-        return [*await self._renew_page(page[:middle]), *await self._renew_page(page[middle:])]
+        left = [delivery for delivery, _ in shares]
+        middle = len(left) // 2
+        return [*await self._renew_page(left[:middle]), *await self._renew_page(left[middle:])]
 
-    def _renewed(self, delivery: Delivery) -> Delivery:
-        held = self._held[delivery.lock_token]
-        held.forget_at_s = self._clock.monotonic_s() + _FORGET_AFTER_S
-        self._held.move_to_end(delivery.lock_token)
+    def _renewed(self, delivery: Delivery, held: _Held) -> Delivery:
+        if delivery.lock_token in self._held:
+            held.forget_at_s = self._clock.monotonic_s() + _FORGET_AFTER_S
+            self._held.move_to_end(delivery.lock_token)
         until = held.received.locked_until_utc
         assert until is not None
         return msgspec.structs.replace(delivery, locked_until_us=us_from_datetime(until))

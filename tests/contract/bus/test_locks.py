@@ -131,6 +131,23 @@ async def test_a_renewed_lock_lasts_a_whole_duration_longer(
     assert await consumer.complete(renewed) == []
 
 
+async def test_renewals_and_settlements_do_not_disturb_each_other(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """Locks are renewed by the clock, while lanes settle what is done (issue 5)."""
+    await publisher.publish(messages(60))
+    deliveries = await receive_now(consumer)
+    while len(deliveries) < 60:
+        deliveries += await receive_now(consumer)
+    shares = [deliveries[start : start + 6] for start in range(0, 60, 6)]
+    renewals = asyncio.gather(*(consumer.renew(deliveries) for _ in range(4)))
+    lost = [await consumer.complete(share) for share in shares]
+    for renewed in await renewals:
+        assert set(ids(renewed)) <= set(ids(deliveries))
+    assert lost == [[]] * len(shares)
+    assert (await bus.admin.stats(WRITER)).depth == 0
+
+
 async def test_a_renewal_says_until_when_it_lasts(publisher: Publisher, consumer: Consumer) -> None:
     """The writer plans its next renewal by it."""
     await publisher.publish([a_message("e1")])

@@ -197,3 +197,29 @@ async def test_the_locks_are_looked_at_often_enough(bench: Bench) -> None:
         await bench.hand.keep_locks()
     assert len(bench.consumer.renewed) >= 15
     assert bench.stats.lost_locks == 0
+
+async def test_what_was_just_settled_is_not_called_lost(bench: Bench) -> None:
+    """The bus has taken note, and its answer is still on the way; nobody need look into it."""
+    await bench.fill()
+    bench.clock.time_s += LOCK_S / 2
+    settled, others = bench.deliveries[:1], bench.deliveries[1:]
+    with bench.hand.settling(settled):
+        assert await bench.consumer.complete(settled) == []
+        await bench.hand.renew_due()
+        assert bench.stats.lost_locks == 0
+        assert bench.hand.holds(settled[0])
+        bench.hand.let_go(settled)
+    await bench.hand.renew_due()
+    assert (bench.stats.lost_locks, bench.consumer.renewed) == (0, [4])
+    assert all(map(bench.hand.holds, others))
+
+
+async def test_a_lock_that_was_lost_before_settling_failed_is_noticed_next(bench: Bench) -> None:
+    """A settlement that never came must not keep a delivery in hand for ever."""
+    await bench.fill()
+    bench.clock.time_s += LOCK_S + 1
+    with bench.hand.settling(bench.deliveries):
+        await bench.hand.renew_due()
+        assert bench.stats.lost_locks == 0
+    await bench.hand.renew_due()
+    assert bench.stats.lost_locks == 4
