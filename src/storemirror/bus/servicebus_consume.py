@@ -162,9 +162,11 @@ class ServiceBusConsumer:
         return deliveries
 
     async def _pull_wide(self, max_count: int) -> list[Delivery]:
-        share = max(1, max_count // self._width)
+        # The last reception may have asked for more than this one.
+        width = min(self._width, max_count)
+        share = max_count // width
         results = await asyncio.gather(
-            *(self._pull_from(place, share, 0.0) for place in range(self._width)),
+            *(self._pull_from(place, share, 0.0) for place in range(width)),
             return_exceptions=True,
         )
         deliveries = [d for result in results if isinstance(result, list) for d in result]

@@ -40,6 +40,16 @@ async def test_at_most_so_many_are_given_as_were_asked_for(
     assert ids(await receive_now(consumer, 9)) == ["e00002", "e00003", "e00004"]
 
 
+async def test_after_a_flood_no_more_is_given_than_was_asked_for(
+    publisher: Publisher, consumer: Consumer
+) -> None:
+    """A hand that is nearly full asks for the one that it has room for (issue 5)."""
+    await publisher.publish(messages(30))
+    assert len(await receive_now(consumer, 10)) == 10
+    for max_count in (2, 1, 1):
+        assert len(await receive_now(consumer, max_count)) <= max_count
+
+
 async def test_a_consumer_cannot_ask_for_nothing(consumer: Consumer) -> None:
     """A caller that has no room has a bug if it asks all the same."""
     with pytest.raises(ValueError, match="max_count"):

@@ -39,6 +39,7 @@ from tests.integration.apply.pipe import (
 )
 
 pytestmark = pytest.mark.postgres
+BUSES = ("memory", "postgres", "servicebus")
 
 #: The subscription's, by default.
 MAX_DELIVERIES = SubscriptionSpec(name="any").max_delivery_count

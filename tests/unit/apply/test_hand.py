@@ -198,6 +198,7 @@ async def test_the_locks_are_looked_at_often_enough(bench: Bench) -> None:
     assert len(bench.consumer.renewed) >= 15
     assert bench.stats.lost_locks == 0
 
+
 async def test_what_was_just_settled_is_not_called_lost(bench: Bench) -> None:
     """The bus has taken note, and its answer is still on the way; nobody need look into it."""
     await bench.fill()
