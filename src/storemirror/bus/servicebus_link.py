@@ -89,6 +89,13 @@ async def opened(part: ServiceBusReceiver | ServiceBusSender) -> OpenPart:
     return OpenPart(part)
 
 
+def _cancelled_count() -> int:
+    """Give how often the task that runs was asked to end."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
 class LinkBroken(Exception):
     """The link can be used no more; the cause is `__cause__`, where there is one."""
 
@@ -194,7 +201,13 @@ class ReceiverLink:
             raise TimeoutError(f"no answer to a drain within {self._answer_timeout_s} s")
 
     async def _read_until(self, is_done: Callable[[], bool], wait_s: float) -> bool:
-        """Read frames until something is so; tells whether it is, in time."""
+        """
+        Read frames until something is so; tells whether it is, in time.
+
+        Before Python 3.12 `asyncio.wait_for`, by which the SDK reads, keeps a cancellation to
+        itself that comes together with a frame: whoever cancelled would wait for ever.
+        """
+        cancelled_count = _cancelled_count()
         deadline_s = self._clock.monotonic_s() + wait_s
         while not is_done():
             remaining_s = deadline_s - self._clock.monotonic_s()
@@ -206,6 +219,8 @@ class ReceiverLink:
                     is_busy = self.held_count or self._settling_count
                     read_s = _READ_WHILE_HELD_S if is_busy else _READ_S
                     await self._handler._connection.listen(wait=min(read_s, remaining_s))
+            if _cancelled_count() > cancelled_count:
+                raise asyncio.CancelledError
         return True
 
     def _see_attached(self) -> None:
