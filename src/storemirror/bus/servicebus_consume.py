@@ -355,7 +355,8 @@ class ServiceBusConsumer:
                 link.is_broken = True
                 raise
         else:
-            return [self._renewed(delivery, held) for delivery, held in shares]
+            renewed = [self._renewed(delivery, held) for delivery, held in shares]
+            return [delivery for delivery in renewed if delivery is not None]
         if len(shares) == 1:
             self._let_go(shares[0][0].lock_token)
             return []
@@ -363,12 +364,13 @@ class ServiceBusConsumer:
         middle = len(left) // 2
         return [*await self._renew_page(left[:middle]), *await self._renew_page(left[middle:])]
 
-    def _renewed(self, delivery: Delivery, held: _Held) -> Delivery:
-        if delivery.lock_token in self._held:
-            held.forget_at_s = self._clock.monotonic_s() + _FORGET_AFTER_S
-            self._held.move_to_end(delivery.lock_token)
+    def _renewed(self, delivery: Delivery, held: _Held) -> Delivery | None:
+        """Give the delivery with its new lock; None when it was settled meanwhile."""
         until = held.received.locked_until_utc
-        assert until is not None
+        if until is None or delivery.lock_token not in self._held:
+            return None
+        held.forget_at_s = self._clock.monotonic_s() + _FORGET_AFTER_S
+        self._held.move_to_end(delivery.lock_token)
         return msgspec.structs.replace(delivery, locked_until_us=us_from_datetime(until))
 
     async def aclose(self) -> None:

@@ -250,11 +250,12 @@ async def test_stopped_while_the_bus_does_not_answer_it_ends(pipe: Pipe) -> None
 async def test_what_arrives_behind_a_closing_gate_is_given_back_once(pipe: Pipe) -> None:
     """A receive that was under way must not be swallowed, nor get back what is given back."""
     mirror, consumer = FaultyMirror(pipe), FaultyConsumer(pipe.new_consumer())
-    failed = asyncio.Event()
+    failed, is_under_way = asyncio.Event(), asyncio.Event()
     held_count = 0
 
     async def wait_for_failure(call: str) -> None:
         if call == "receive" and consumer.received:
+            is_under_way.set()
             await failed.wait()
 
     async def note_held() -> None:
@@ -264,6 +265,7 @@ async def test_what_arrives_behind_a_closing_gate_is_given_back_once(pipe: Pipe)
 
     async def fail(step: Step, deliveries: Sequence[Delivery]) -> None:
         if step is Step.BEFORE_APPLY and not failed.is_set():
+            await is_under_way.wait()
             mirror.apply_faults.append(DatabaseRefused("disk full"))
             failed.set()
 

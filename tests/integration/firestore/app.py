@@ -85,7 +85,8 @@ class App:
             subscription=SUBSCRIPTION_SQL_WRITER,
             pending=None,
             clock=self.pipe.clock,
-            settings=CheckSettings(drain_timeout_s=5.0, page_size=7),
+            # What is published here is on the bus: nothing is under way unseen.
+            settings=CheckSettings(drain_timeout_s=5.0, page_size=7, grace_s=0.0),
         )
 
 
