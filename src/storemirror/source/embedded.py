@@ -21,6 +21,7 @@ import msgspec
 from storemirror.errors import ReadTimeRefused
 from storemirror.event.change import Fields
 from storemirror.source.budget import ReadBudget
+from storemirror.source.embedded_commits import CommitParameters, SharedCommits
 from storemirror.source.key_ranges import key_of_path, path_of_key, ranges_between
 from storemirror.source.port import (
     Document,
@@ -43,10 +44,6 @@ _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DECODER: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
 _LOCK_SCHEMA: Final = "SELECT pg_advisory_xact_lock(3)"
-_COMMIT: Final = """
-SELECT commit_us, refused
-FROM documents.commit_writes(%s::text[], %s::text[], %s::text[], %s::text[])
-"""
 _READ: Final = "SELECT read_us, fields_json, create_us, update_us FROM documents.read_document(%s)"
 _DRAW_TIME: Final = "SELECT documents.draw_time()"
 _PIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -85,7 +82,11 @@ FROM (SELECT segments, ntile(%s) OVER (ORDER BY segments) AS part
 GROUP BY part
 ORDER BY part
 """
-_LOCK_RELAY: Final = "SELECT pg_try_advisory_xact_lock(2)"
+#: What is removed is on the bus for good.  A crash may bring it back, and then it is published
+#: twice; so nobody need wait for the disk.
+_LOCK_RELAY: Final = """
+SELECT pg_try_advisory_xact_lock(2), set_config('synchronous_commit', 'off', true)
+"""
 _OUTBOX: Final = """
 SELECT seq, path, before_fields, before_create_time_us, before_update_time_us,
        after_fields, after_create_time_us, after_update_time_us, size_up_to
@@ -179,6 +180,7 @@ class EmbeddedDocumentStore:
                 connections, and a second one for the moment in which it is opened.
         """
         self._database = database
+        self._commits = SharedCommits(database)
         #: Set after every commit through this object; whoever waits for it clears it.
         self.committed = asyncio.Event()
         #: Outbox rows up to here are gone for good.  Without it every look would pass over the
@@ -203,7 +205,7 @@ class EmbeddedDocumentStore:
 
     async def commit(self, writes: Sequence[Write]) -> int:
         """
-        See `DocumentStore.commit`.  One round trip.
+        See `DocumentStore.commit`.  What waits at the same time is made durable together.
 
         A write of the contents that are there changes nothing, the update time neither; so does
         a delete of nothing.  No trigger hears of them.
@@ -214,18 +216,20 @@ class EmbeddedDocumentStore:
         paths = [write.path for write in writes]
         if len(set(paths)) < len(paths):
             raise ValueError("a commit writes a document once; nothing was written")
-        parameters = (
-            paths,
-            [_collection_of(_segments_of(path)) for path in paths],
-            [None if w.fields is None else _ENCODER.encode(w.fields).decode() for w in writes],
-            [write.precondition.value for write in writes],
+        parameters = CommitParameters(
+            paths=paths,
+            collections=[_collection_of(_segments_of(path)) for path in paths],
+            fields=[
+                None if w.fields is None else _ENCODER.encode(w.fields).decode() for w in writes
+            ],
+            preconditions=[write.precondition.value for write in writes],
         )
-        [(commit_time_us, refused)] = await self._database.fetch(_COMMIT, parameters)
-        if refused is not None:
-            write = writes[refused - 1]
+        committed = await self._commits.commit(parameters)
+        if committed.refused is not None:
+            write = writes[committed.refused - 1]
             raise PreconditionFailed(write.path, write.precondition)
         self.committed.set()
-        return int(commit_time_us)
+        return committed.commit_time_us
 
     @contextlib.asynccontextmanager
     async def pinned(self, read_time_us: int | None = None) -> AsyncIterator[EmbeddedView]:
@@ -272,7 +276,7 @@ class EmbeddedDocumentStore:
             SourceUnavailable: the changes may have left the outbox or not.
         """
         async with self._database.transaction() as conn:
-            [(is_ours,)] = await _fetch(conn, _LOCK_RELAY)
+            [(is_ours, _)] = await _fetch(conn, _LOCK_RELAY)
             after_seq = self._removed_up_to_seq
             limits = (after_seq, max_count, max_bytes)
             rows = await _fetch(conn, _OUTBOX, limits) if is_ours else []
@@ -299,6 +303,7 @@ class EmbeddedDocumentStore:
 
     async def aclose(self) -> None:
         """See `DocumentStore.aclose`."""
+        await self._commits.aclose()
         await self._database.aclose()
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from storemirror.clock import SystemClock
-from storemirror.errors import BusUnavailable, SourceUnavailable
+from storemirror.errors import BusUnavailable, DatabaseRefused, SourceUnavailable
 from storemirror.event.change import Fields
 from storemirror.event.value import encode_fields
 from storemirror.source.embedded import EmbeddedDocumentStore
@@ -133,6 +133,58 @@ async def test_a_rolled_back_commit_leaves_no_change_behind(
     assert inside == (1,)
     assert await embedded.pending_count() == 0
     assert (await embedded.get("users/a")).document is None
+
+
+async def test_commits_at_the_same_time_stand_or_fall_by_themselves(
+    embedded: EmbeddedDocumentStore, database: Database
+) -> None:
+    """They share a transaction, so that the disk is waited for once; nothing else is shared."""
+    async with database.connection() as conn:
+        await conn.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'refused'; END $$;"
+            "CREATE TRIGGER refuse BEFORE INSERT ON documents.document FOR EACH ROW"
+            " WHEN (NEW.path = 'users/refused') EXECUTE FUNCTION refuse()"
+        )
+    transaction_count = await _transaction_count(database)
+    results = await asyncio.gather(
+        *(embedded.commit([a_write(f"users/u{n}", n, Precondition.ABSENT)]) for n in range(40)),
+        embedded.commit([a_write("users/u7", 70, Precondition.ABSENT)]),
+        embedded.commit([a_write("users/u8", 80, Precondition.EXISTS), a_write("users/v")]),
+        return_exceptions=True,
+    )
+    times_us = [time_us for time_us in results if isinstance(time_us, int)]
+    assert times_us == sorted(set(times_us)), "each has a time of its own, in their order"
+    assert [type(r) for r in results if not isinstance(r, int)] == [PreconditionFailed]
+    assert await _transaction_count(database) - transaction_count < 10
+    refused, kept = await asyncio.gather(
+        embedded.commit([a_write("users/refused")]),
+        embedded.commit([a_write("users/kept")]),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, DatabaseRefused)
+    assert isinstance(kept, int)
+    told = {change.path: change.after for change in await outbox(embedded)}
+    assert set(told) == {f"users/u{n}" for n in range(40)} | {"users/v", "users/kept"}
+
+
+async def _transaction_count(database: Database) -> int:
+    """Count the transactions that wrote something, up to now."""
+    [(count,)] = await database.fetch("SELECT txid_current()")
+    return int(count)
+
+
+async def test_a_caller_that_is_cancelled_harms_no_other_commit(
+    embedded: EmbeddedDocumentStore,
+) -> None:
+    """A client that gives up must not take its neighbours' writes with it."""
+    tasks = [asyncio.create_task(embedded.commit([a_write(f"users/u{n}")])) for n in range(9)]
+    asyncio.get_running_loop().call_soon(tasks[4].cancel)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[4], asyncio.CancelledError)
+    assert all(isinstance(result, int) for place, result in enumerate(results) if place != 4)
+    for number in {*range(9)} - {4}:
+        assert (await embedded.get(f"users/u{number}")).document is not None
 
 
 async def test_a_document_is_written_once_a_commit(embedded: EmbeddedDocumentStore) -> None:
