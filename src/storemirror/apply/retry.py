@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from storemirror.apply.port import WriterSettings
 from storemirror.apply.settle import Settlement, decide_settlement
 from storemirror.clock import Clock
+from storemirror.errors import StoreMirrorError
 from storemirror.telemetry import LogEvent
 
 #: A cancellation that strikes as the awaited answer arrives is lost by `asyncio.wait_for` before
@@ -144,9 +145,17 @@ class Retry:
         may_retry: Callable[[BaseException], bool],
         log_event: LogEvent,
     ) -> T:
+        # Nearly every call works at once, and is spared the machinery, which costs as much
+        # processor time as a small batch.
+        try:
+            return await operation()
+        except StoreMirrorError as exc:
+            failures: list[Exception] = [exc]
         has_failed = False
 
-        async def attempt() -> T:  # tenacity awaits nothing but coroutine functions
+        async def attempt() -> T:
+            if failures:
+                raise failures.pop()
             return await operation()
 
         def note(state: RetryCallState) -> None:

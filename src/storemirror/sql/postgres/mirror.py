@@ -174,26 +174,42 @@ class PostgresMirror:
         wanted: Keys,
     ) -> list[Outcome]:
         """Run one transaction; ParentMissing when stubs must be made first."""
-        outcomes: dict[int, Outcome] = {}
+        arguments = {
+            procedure: encoder.events_json([events[i] for i in indexes])
+            for procedure, indexes in calls.items()
+        }
         async with self._database.connection() as conn:
             with _event_errors(events):
-                async with conn.transaction():
-                    if len(calls) > 1:
+                if len(calls) == 1:
+                    # One statement is a transaction: it takes one round trip, not three, and a
+                    # process that is stopped holds no locks between them.
+                    found = await self._call_all(conn, arguments)
+                else:
+                    async with conn.transaction():
                         # One procedure locks what it needs in one pass; several would lock in
                         # turns, and deadlock with others.
                         await self._lock(conn, encoder, wanted)
-                    for procedure, indexes in calls.items():
-                        argument = encoder.events_json([events[i] for i in indexes])
-                        cursor = await conn.execute(
-                            sql.SQL("SELECT outcome FROM {}(%s::jsonb)").format(
-                                self._procedure(procedure)
-                            ),
-                            (argument,),
-                        )
-                        found = await cursor.fetchall()
-                        for index, (outcome,) in zip(indexes, found, strict=True):
-                            outcomes[index] = _OUTCOMES.get(outcome) or Outcome(outcome)
+                        found = await self._call_all(conn, arguments)
+        outcomes = {
+            index: outcome
+            for procedure, indexes in calls.items()
+            for index, outcome in zip(indexes, found[procedure], strict=True)
+        }
         return [outcomes[index] for index in range(len(events))]
+
+    async def _call_all(
+        self, conn: Connection, arguments: Mapping[str, str]
+    ) -> Mapping[str, Sequence[Outcome]]:
+        """Call procedures one after the other; gives an outcome for each event of each."""
+        found = {}
+        for procedure, argument in arguments.items():
+            cursor = await conn.execute(
+                sql.SQL("SELECT outcome FROM {}(%s::jsonb)").format(self._procedure(procedure)),
+                (argument,),
+            )
+            rows = await cursor.fetchall()
+            found[procedure] = [_OUTCOMES.get(outcome) or Outcome(outcome) for (outcome,) in rows]
+        return found
 
     async def _lock(self, conn: Connection, encoder: BatchEncoder, wanted: Keys) -> None:
         cursor = await conn.execute(
@@ -205,8 +221,11 @@ class PostgresMirror:
             raise ParentMissing("roll-up parents are missing; their stubs are made next")
 
     async def _ensure_parents(self, encoder: BatchEncoder, wanted: Keys) -> None:
+        """Make stubs.  They need not be on disk before the rows for which they are made are."""
         await self._database.fetch(
-            sql.SQL("SELECT {}(%s::jsonb)").format(self._procedure("EnsureParents")),
+            sql.SQL("SELECT set_config('synchronous_commit', 'off', true), {}(%s::jsonb)").format(
+                self._procedure("EnsureParents")
+            ),
             (encoder.keys_json(wanted),),
         )
 
