@@ -358,7 +358,10 @@ class ServiceBusConsumer:
             renewed = [self._renewed(delivery, held) for delivery, held in shares]
             return [delivery for delivery in renewed if delivery is not None]
         if len(shares) == 1:
-            self._let_go(shares[0][0].lock_token)
+            [(delivery, held)] = shares
+            # In doubt, the lock is gone because it was settled, most likely: who settles will see.
+            if not held.is_in_doubt:
+                self._let_go(delivery.lock_token)
             return []
         left = [delivery for delivery, _ in shares]
         middle = len(left) // 2

@@ -56,8 +56,7 @@ class OpenPart:
         """Hold on to a part that was just opened, of a client that does not retry by itself."""
         self.part = part
         private: Any = part
-        self._handler: Any = private._handler
-        self._connection: Any = self._handler._connection
+        self._connection: Any = private._handler._connection
 
     async def aclose(self) -> None:
         """
@@ -66,7 +65,6 @@ class OpenPart:
         The SDK says farewell first; a service that does not answer would keep it waiting, and cut
         off there, or met by an error before, it leaves the socket open.
         """
-        await self._end_keep_alive()
         closing = asyncio.ensure_future(self.part.close())
         await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
         closing.cancel()
@@ -74,13 +72,6 @@ class OpenPart:
         writer = getattr(self._connection._transport, "writer", None)
         if writer is not None:
             writer.transport.abort()
-
-    async def _end_keep_alive(self) -> None:
-        """End the task that looks once a second whether it is to end: closing waits for it."""
-        task, self._handler._keep_alive_thread = self._handler._keep_alive_thread, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 async def opened(part: ServiceBusReceiver | ServiceBusSender) -> OpenPart:
@@ -100,22 +91,49 @@ async def opened(part: ServiceBusReceiver | ServiceBusSender) -> OpenPart:
 
 
 def _let_open_without_pauses(part: ServiceBusReceiver | ServiceBusSender) -> None:
-    """Let it go on when a frame arrives: the SDK pauses 0.05 s before each of ten frames."""
+    """
+    Let it open as frames arrive, and close at once.
+
+    The SDK pauses 0.05 s before each of the ten frames that open a link, and closing waits for a
+    task that looks once a second whether it is to end.
+    """
     private: Any = part
     create_handler = private._create_handler
 
     def create(*arguments: Any) -> None:
         create_handler(*arguments)
-        looks_ready = private._handler.client_ready_async
+        handler = private._handler
+        looks_ready, close = handler.client_ready_async, handler.close_async
+        is_closing = asyncio.Event()
 
         async def is_ready() -> bool:
             while not await looks_ready():  # reads a frame, or waits for one
                 pass
             return True
 
-        private._handler.client_ready_async = is_ready
+        async def close_at_once() -> None:
+            is_closing.set()
+            await close()
+
+        handler.client_ready_async = is_ready
+        handler.close_async = close_at_once
+        handler._keep_alive_async = functools.partial(_keep_alive, handler, is_closing)
 
     private._create_handler = create
+
+
+async def _keep_alive(handler: Any, is_closing: asyncio.Event) -> None:
+    """Read a frame now and then, as the SDK does, so that an idle connection stays."""
+    while handler._connection is not None and not is_closing.is_set():
+        try:
+            async with asyncio.timeout(handler._keep_alive_interval):
+                await is_closing.wait()
+        except TimeoutError:
+            try:
+                await handler._connection.listen(wait=_READ_S)
+            except (AzureError, AMQPException, OSError) as exc:
+                _log.info("an idle connection ended: %s", type(exc).__name__)
+                return
 
 
 def _cancelled_count() -> int:
