@@ -70,6 +70,47 @@ def test_trouble_of_the_data_is_an_event_s(number: int) -> None:
     assert not is_transient(error)
 
 
+def packed(state: str) -> int:
+    """Write a SQLSTATE as Babelfish does where it knows no number: six bits a character."""
+    return sum((ord(character) - ord("0")) << 6 * place for place, character in enumerate(state))
+
+
+def test_a_state_of_postgresql_s_is_packed_as_the_server_does() -> None:
+    """These two were seen in its own tests' answers."""
+    assert (packed("23514"), packed("YY002")) == (67391682, 33557097)
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "is_data", "is_waited_for"),
+    [
+        ("23514", 'violates check constraint "ck_a_required"', True, False),
+        ("22007", "invalid input syntax for type timestamp", True, False),
+        ("23505", 'violates unique constraint "pk_dmmessage_1a2b"', False, True),
+        ("23505", 'violates unique constraint "uq_dmmessage_body"', True, False),
+        ("40P01", "deadlock detected", False, True),
+        ("40001", "could not serialize access due to concurrent update", False, True),
+        ("55P03", "canceling statement due to lock timeout", False, True),
+        ("57P01", "terminating connection due to administrator command", False, True),
+        ("YY002", "canceling statement due to lock timeout", False, True),
+        ("YY002", "anything at all", False, False),
+        ("42704", "collation does not exist", False, False),
+    ],
+)
+def test_a_state_that_is_packed_in_a_number_means_what_it_does_in_postgresql(
+    state: str, message: str, *, is_data: bool, is_waited_for: bool
+) -> None:
+    """They are numbers above 50,000: else each would be the data's fault, and a dead letter."""
+    error = ServerError(packed(state), message)
+    assert is_data_error(error) is is_data
+    assert is_transient(error) is is_waited_for
+
+
+def test_a_refusal_by_way_of_postgresql_names_the_rule() -> None:
+    """As SQL Server's does."""
+    error = ServerError(packed("23514"), 'violates check constraint "ck_a_required"; SECRET')
+    assert "on ck_a_required (" in refused_data(error)
+
+
 @pytest.mark.parametrize("number", [229, 208, 2812, 262, 18456, 51001, 51005, 51010, 3930])
 def test_other_errors_blame_no_event(number: int) -> None:
     """An event that is dead-lettered for a missing right is lost for nothing."""
@@ -128,6 +169,11 @@ def test_our_own_refusals_of_a_schema_are_told_as_such(
         ("42000", "The service is currently busy. Retry after 10 seconds.", SqlUnavailable, "busy"),
         ("42000", "Incorrect syntax near 'x'.", DatabaseRefused, "syntax"),
         ("42S02", "Invalid object name 'x'.", DatabaseRefused, "Invalid object"),
+        # Babelfish's, which ends a batch past its CATCH.
+        ("42000", "deadlock detected", SqlUnavailable, "deadlock"),
+        ("42000", "canceling statement due to lock timeout", SqlUnavailable, "lock timeout"),
+        ("42000", "could not serialize access due to concurrent update", SqlUnavailable, "access"),
+        ("42000", "the database system is shutting down", SqlUnavailable, "shutting down"),
     ],
 )
 def test_what_no_batch_can_catch_is_told_by_state_and_words(

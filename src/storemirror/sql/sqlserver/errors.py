@@ -35,6 +35,12 @@ _OWN_TRANSIENT: Final = frozenset({51007, 51008})
 _OWN: Final = range(51000, 51100)
 #: From here on numbers are whoever's wrote the procedure or trigger.
 _FIRST_THROWN: Final = 50_000
+#: From here on Babelfish writes an error of PostgreSQL's that it knows no number for: five
+#: characters of SQLSTATE, six bits each, the first one lowest.
+_FIRST_PACKED: Final = 1 << 24
+#: What PostgreSQL has for each of those: SQLSTATEs, or what they begin with.
+_PACKED_TRANSIENT: Final = ("08", "40", "53", "55P03", "57P", "58")
+_PACKED_DATA: Final = ("22", "23")
 
 #: The server or the way to it is in trouble, and not the statement: a retry may go through.
 _TRANSIENT: Final = _OWN_TRANSIENT | frozenset(
@@ -73,6 +79,7 @@ _NAMED: Final = re.compile(r"(?:constraint|column|index) ['\"]([^'\"]+)['\"]")
 #: A row of ours that another writer made in the same moment.  Only where lock hints are not
 #: honoured; the other one's row is there at the next try.
 _DUPLICATE: Final = frozenset({2601, 2627})
+_DUPLICATE_STATE: Final = "23505"
 _OWN_KEY: Final = "pk_"
 
 #: Rights, sign-in and places: what to look at.
@@ -122,6 +129,21 @@ _WORDS: Final[Mapping[str, int]] = {
     "do not have permission": 297,
     "was deadlocked on lock resources": 1205,
     "Lock request time out period exceeded": 1222,
+    # PostgreSQL's, by way of Babelfish: an error that it has no number for ends the batch past its
+    # CATCH.
+    "deadlock detected": 1205,
+    "canceling statement due to lock timeout": 1222,
+    "could not obtain lock": 1222,
+    "could not serialize access": 3960,
+    "the database system is": 6005,
+    "terminating connection due to": 596,
+    "conflict with recovery": 3960,
+    "too many clients already": 17809,
+    "remaining connection slots": 17809,
+    "No space left on device": 1105,
+    "out of memory": 701,
+    "out of shared memory": 701,
+    "in a read-only transaction": 3906,
 }
 
 
@@ -154,15 +176,37 @@ def is_data_error(error: ServerError) -> bool:
     What a trigger throws is about data: adopted tables have triggers of their owner's, and one
     document that breaks a rule must not hold up the others for ever.
     """
+    state = packed_state(error.number)
+    if state is not None:
+        return state.startswith(_PACKED_DATA) and not is_transient(error)
     is_thrown = error.number >= _FIRST_THROWN and error.number not in _OWN
     return (error.number in _DATA or is_thrown) and not is_transient(error)
 
 
 def is_transient(error: ServerError) -> bool:
     """Tell whether the server, not the statement, is in trouble."""
-    if error.number in _DUPLICATE:
+    state = packed_state(error.number)
+    if error.number in _DUPLICATE or state == _DUPLICATE_STATE:
         return _named(error).lower().startswith(_OWN_KEY)
+    if state is not None:
+        known = number_of_words(error.message, state=None)
+        return known in _TRANSIENT or known in _CURES or state.startswith(_PACKED_TRANSIENT)
     return error.number in _TRANSIENT or error.number in _CURES
+
+
+def packed_state(number: int) -> str | None:
+    """
+    Give the SQLSTATE that Babelfish has packed into an error's number; None where there is none.
+
+    Its own are of class YY: YY002 is any error that it does not know.
+
+    >>> packed_state(67391682), packed_state(33557097), packed_state(51001)
+    ('23514', 'YY002', None)
+    """
+    if number < _FIRST_PACKED:
+        return None
+    state = "".join(chr(ord("0") + (number >> 6 * place & 63)) for place in range(5))
+    return state if state.isalnum() and state == state.upper() else None
 
 
 def refused_data(error: ServerError) -> str:
@@ -202,5 +246,6 @@ def number_of_words(text: str, *, state: str | None) -> int | None:
 
 def _named(error: ServerError) -> str:
     """Give the constraint, index or column that an error is about; empty when it names none."""
-    found = _NAMED.search(error.message) if error.number in _NAMING else None
+    is_told = error.number in _NAMING or (packed_state(error.number) or "").startswith("23")
+    found = _NAMED.search(error.message) if is_told else None
     return found[1] if found else ""

@@ -127,9 +127,11 @@ class RowReader:
         count = str(PAGE_SIZE)
         page = ranges.first_rows(table, columns, keys, beyond=beyond, within=within, count=count)
         lines = [
+            # First of all: on Babelfish a variable that is given a value is a query, and no level
+            # is set after one.
+            isolation,
             *ranges.declared(lower, "@Lower"),
             *ranges.declared(upper, "@Upper"),
-            isolation,
             "BEGIN TRANSACTION;",
             f"{page};",
         ]
