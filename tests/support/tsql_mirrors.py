@@ -17,6 +17,32 @@ from tests.support.tsql_events import events_json, keys_json
 SCHEMA: Final = "ms"
 
 
+def deploy(server: TsqlServer, made: Rendering, *, fault: tuple[str, str] = ("", "")) -> None:
+    """
+    Do what `schema apply` does.
+
+    Args:
+        server: takes it.
+        made: the declarations.
+        fault: what is replaced in the procedures, and by what.
+    """
+    server.install(made.tables_batches())
+    procedures = made.procedures_batches()
+    if fault[0]:
+        assert any(fault[0] in batch for batch in procedures)
+        procedures = [batch.replace(*fault) for batch in procedures]
+    server.install(procedures)
+    server.install(made.adopt_batches())
+    server.call(
+        made.register_deployment,
+        Project="demo",
+        StoreDatabase="(default)",
+        SchemaVersion=1,
+        Declarations=made.declarations_json(),
+    )
+    server.install(made.constraints_batches())
+
+
 class TsqlMirror:
     """A mirror whose procedures are those of SQL Server."""
 
@@ -26,6 +52,7 @@ class TsqlMirror:
         dsn: str,
         *,
         honours_hints: bool = True,
+        leaves_escapes: bool = False,
         fault: tuple[str, str] = ("", ""),
     ) -> None:
         self.model = model
@@ -33,26 +60,13 @@ class TsqlMirror:
         self._fault = fault
         self.rendering = Rendering(model, schema_name=SCHEMA, procedures={})
         self.conn = psycopg.connect(dsn, autocommit=True)
-        self.server = TsqlServer(self.conn, honours_hints=honours_hints)
+        self.server = TsqlServer(
+            self.conn, honours_hints=honours_hints, leaves_escapes=leaves_escapes
+        )
 
     def deploy(self) -> None:
         """Do what `schema apply` does."""
-        made, server = self.rendering, self.server
-        server.install(made.tables_batches())
-        procedures = made.procedures_batches()
-        if self._fault[0]:
-            assert any(self._fault[0] in batch for batch in procedures)
-            procedures = [batch.replace(*self._fault) for batch in procedures]
-        server.install(procedures)
-        server.install(made.adopt_batches())
-        server.call(
-            made.register_deployment,
-            Project="demo",
-            StoreDatabase="(default)",
-            SchemaVersion=1,
-            Declarations=made.declarations_json(),
-        )
-        server.install(made.constraints_batches())
+        deploy(self.server, self.rendering, fault=self._fault)
 
     def call(self, name: str, **parameters: object) -> list[tuple[Any, ...]]:
         """Call a procedure by its declared-style name; gives its result set."""

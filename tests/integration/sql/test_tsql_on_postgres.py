@@ -20,6 +20,7 @@ from storemirror.model.load import load_model
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import RowEvent
 from tests.standins.tsql.server import Thrown
+from tests.support.babelfish import kept_name
 from tests.support.declarations import EVERY_KIND
 from tests.support.events import deleted, written
 from tests.support.mirrors import MirrorUnderTest, installed_mirror
@@ -208,6 +209,34 @@ async def test_the_deployment_runs_again(new_database: NewDatabase) -> None:
             "SELECT DISTINCT mappingrevision FROM ms.storemirrordeclaration"
         )
         assert revisions.fetchall() == [(1,)]
+
+
+async def test_the_deployment_knows_its_names_as_babelfish_keeps_them(
+    new_database: NewDatabase,
+) -> None:
+    """Else it would make what is there a second time, and be refused."""
+    with tsql_mirror(load_model(), await new_database()) as tsql:
+        for table, name, is_index in named_of(tsql):
+            what = f"INDEX {SCHEMA}.{name}" if is_index else f"TABLE {SCHEMA}.{table}"
+            constraint = "" if is_index else f" CONSTRAINT {name}"
+            renamed = f"ALTER {what} RENAME{constraint} TO {kept_name(name, table)}"
+            tsql.conn.execute(renamed.encode())
+        kept = named_of(tsql)
+        assert any(is_index for _, _, is_index in kept)
+        assert not all(is_index for _, _, is_index in kept)
+        tsql.deploy()
+        assert named_of(tsql) == kept
+
+
+def named_of(tsql: TsqlMirror) -> list[tuple[str, str, bool]]:
+    """Give table and name of indexes, and of the constraints that are never dropped."""
+    return tsql.conn.execute(
+        "SELECT tablename, indexname, true FROM pg_indexes"
+        " WHERE schemaname = 'ms' AND indexname LIKE 'ix%'"
+        " UNION ALL SELECT t.relname, c.conname, false FROM pg_constraint AS c"
+        " JOIN pg_class AS t ON t.oid = c.conrelid"
+        " WHERE c.contype = 'c' AND c.conname LIKE 'ck%rowstate%' ORDER BY 1, 2"
+    ).fetchall()
 
 
 async def test_a_table_that_was_there_is_adopted(new_database: NewDatabase) -> None:

@@ -9,19 +9,12 @@ catalogue, what SQL Server converts and compares otherwise.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
 
-import psycopg
 import pytest
 
 from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
-from storemirror.sql.sqlserver.batch import BatchEncoder
-from storemirror.sql.sqlserver.connection import Database
-from storemirror.sql.sqlserver.mirror import SqlServerMirror
-from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
-from storemirror.sql.sqlserver.tables import wanted_tables
 from tests.contract.sql import (
     test_batches,
     test_children,
@@ -33,8 +26,7 @@ from tests.contract.sql import (
     test_unverified,
 )
 from tests.contract.sql.documents import Documents
-from tests.contract.sql.sqlserver import SqlServerInstalled
-from tests.standins.tsql.batches import BatchDatabase, BatchServer
+from tests.support.sqlserver_on_postgres import OnPostgres, on_postgres
 
 pytestmark = pytest.mark.postgres
 
@@ -69,33 +61,6 @@ for _suite in SUITES:
             globals()[_name] = _test
 
 
-class OnPostgres(SqlServerInstalled):
-    """See `Installed`."""
-
-    def __init__(self, model: Model, server: BatchServer) -> None:
-        super().__init__(
-            model,
-            "mssql://me:secret@nowhere/db",
-            "ms",
-            project="demo",
-            store="(default)",
-            procedures={},
-        )
-        self.honours_locks = False
-        self.database = cast("Database", BatchDatabase(server))
-        self.mirror = SqlServerMirror(
-            self.database, self.rendering, project="demo", store="(default)"
-        )
-        self.mirror._encoder = BatchEncoder(model, {e.name: 1 for e in model})
-        self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
-
-    async def column_names(self, table: str) -> set[str]:
-        found = await super().column_names(table)
-        # The stand-in knows names in lower case alone.
-        spelled = {c.name.lower(): c.name for t in wanted_tables(self.model) for c in t}
-        return {spelled[name] for name in found if name in spelled}
-
-
 @pytest.fixture(scope="module")
 def model() -> Model:
     """The built-in entities."""
@@ -119,19 +84,5 @@ async def sql(
     model: Model, new_database: Callable[[], Awaitable[str]]
 ) -> AsyncIterator[OnPostgres]:
     """The built-in entities, installed as `schema apply` does."""
-    with psycopg.connect(await new_database(), autocommit=True) as conn:
-        server = BatchServer(conn)
-        made = OnPostgres(model, server)
-        rendering = made.rendering
-        server.install(rendering.tables_batches())
-        server.install(rendering.procedures_batches())
-        server.install(rendering.adopt_batches())
-        server.call(
-            rendering.register_deployment,
-            Project="demo",
-            StoreDatabase="(default)",
-            SchemaVersion=1,
-            Declarations=rendering.declarations_json(),
-        )
-        server.install(rendering.constraints_batches())
+    with on_postgres(model, await new_database()) as made:
         yield made

@@ -6,6 +6,7 @@ import pytest
 
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
+from storemirror.sql.sqlserver.escapes import PROBE
 from tests.contract.sql.documents import Documents
 from tests.support.sqlserver_statements import sent_batches
 from tests.tsql.judge import Judge
@@ -29,7 +30,8 @@ async def test_values_are_bound_and_nothing_is_left_to_fill_in(model: Model) -> 
     """A brace that is left over is a name that was forgotten; a mark too many, a value."""
     sent = await batches_of(model)
     assert len(sent) > 60
-    assert [batch for batch in sent if "?" in batch or "{" in batch.replace("{}", "")] == []
+    filled = [batch.replace(PROBE, "").replace("{}", "") for batch in sent]
+    assert [batch for batch in filled if "?" in batch or "{" in batch] == []
 
 
 async def test_microsoft_s_parser_reads_every_batch(model: Model, tsql_judge: Judge) -> None:

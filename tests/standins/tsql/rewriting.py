@@ -28,6 +28,7 @@ _WORDS: Final = (
     (r"COLLATE Latin1_General_100_\w+", 'COLLATE "C"'),
     (r"SYSUTCDATETIME\(\)", "(clock_timestamp() AT TIME ZONE 'utc')"),
     (r"COUNT_BIG\(", "count("),
+    (r"\bNCHAR\(", "chr("),
     (r"#(\w+)", r"tmp_\1"),
     (r"^CREATE TABLE tmp_", "CREATE TEMPORARY TABLE tmp_"),
     (r"CROSS APPLY LATERAL", "CROSS JOIN LATERAL"),
@@ -47,6 +48,7 @@ def rewritten(statement: str) -> str:
     text = _calls(text, "CONVERT", lambda kind, value, _style: f"decode({value}, 'hex')::{kind}")
     text = _calls(text, "DATEDIFF", _difference)
     text = _calls(text, "DATEADD", _moved)
+    text = _calls(text, "JSON_VALUE", _json_value)
     text = _json_tables(text)
     for pattern, replacement in _WORDS:
         text = re.sub(pattern, replacement, text)
@@ -114,6 +116,10 @@ def _moved(unit: str, count: str, moment: str) -> str:
     return f"(({moment}) + ({count}) * interval '1 {unit.lower()}')"
 
 
+def _json_value(value: str, path: str) -> str:
+    return f"json_text(jsonb_path_query_first(({value})::jsonb, {path}))"
+
+
 def _json_tables(text: str) -> str:
     """Rewrite OPENJSON … WITH."""
     while (found := re.search(r"\bOPENJSON\(", text)) is not None:
@@ -133,7 +139,7 @@ def _json_column(column: str) -> str:
     assert found is not None, column
     name, key, is_json = found.groups()
     # A JSON null is SQL's NULL either way.
-    read = f"NULLIF(e_ -> '{key}', 'null')::text" if is_json else f"e_ ->> '{key}'"
+    read = f"NULLIF(e_ -> '{key}', 'null')::text" if is_json else f"json_text(e_ -> '{key}')"
     return f"({read}) AS {name}"
 
 

@@ -22,6 +22,10 @@ _PARAMETER: Final = re.compile(r"\s*(@\w+) \S+(?: = (\S+))?( OUTPUT)?")
 PRELUDE: Final = """
 CREATE FUNCTION datalength(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * char_length($1)';
 CREATE FUNCTION datalength(bytea) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT octet_length($1)';
+CREATE FUNCTION len(text) RETURNS int LANGUAGE sql IMMUTABLE
+    AS 'SELECT char_length(rtrim($1, '' ''))';
+CREATE FUNCTION charindex(text, text) RETURNS int LANGUAGE sql IMMUTABLE
+    AS 'SELECT strpos($2, $1)';
 CREATE FUNCTION isjson(text) RETURNS int LANGUAGE sql IMMUTABLE
     AS 'SELECT CASE WHEN $1 IS JSON THEN 1 ELSE 0 END';
 CREATE FUNCTION serverproperty(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT NULL::text';
@@ -29,11 +33,8 @@ CREATE FUNCTION schema_id(text) RETURNS oid LANGUAGE sql STABLE
     AS 'SELECT to_regnamespace(lower($1))::oid';
 CREATE FUNCTION object_id(text) RETURNS oid LANGUAGE sql STABLE
     AS 'SELECT to_regclass(translate(lower($1), ''[]'', ''""''))::oid';
-CREATE FUNCTION object_id(text, text) RETURNS oid LANGUAGE sql STABLE AS '
-    SELECT CASE $2 WHEN ''C'' THEN (
-        SELECT max(oid) FROM pg_constraint
-        WHERE conname = translate(split_part(lower($1), ''.'', 2), ''[]'', '''')
-    ) ELSE object_id($1) END';
+CREATE FUNCTION object_id(text, text) RETURNS oid LANGUAGE sql STABLE
+    AS 'SELECT object_id($1)';
 CREATE FUNCTION col_length(text, text) RETURNS int LANGUAGE sql STABLE AS '
     SELECT attlen::int FROM pg_attribute WHERE attrelid = object_id($1) AND attname = lower($2)';
 CREATE SCHEMA sys;
@@ -46,8 +47,16 @@ CREATE VIEW sys.index_columns AS
     FROM pg_index AS x CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place);
 CREATE VIEW sys.columns AS
     SELECT attrelid AS object_id, attnum AS column_id, attname AS name FROM pg_attribute;
+CREATE VIEW sys.check_constraints AS
+    SELECT conrelid AS parent_object_id, conname AS name FROM pg_constraint WHERE contype = 'c';
 """
-
+#: A JSON text as it is, or as JSON has it between its quotation marks.
+_JSON_TEXT: Final = "CREATE FUNCTION json_text(jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS '{}'"
+_READ: Final = "SELECT $1 #>> ''{}''"
+_LEFT_ESCAPED: Final = (
+    "SELECT CASE jsonb_typeof($1) WHEN ''string'' THEN substr($1::text, 2, length($1::text) - 2)"
+    " ELSE $1 #>> ''{}'' END"
+)
 _COMPUTED: Final = re.compile(r"AS \((COALESCE\(\[(\w+)\].*)\) PERSISTED")
 
 Variables = dict[str, Any]
@@ -72,13 +81,20 @@ class _Procedure:
 class TsqlServer:
     """Takes batches and calls as SQL Server does, one connection at a time."""
 
-    def __init__(self, conn: psycopg.Connection[Any], *, honours_hints: bool = True) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        *,
+        honours_hints: bool = True,
+        leaves_escapes: bool = False,
+    ) -> None:
         """
         Take a database over.
 
         Args:
             conn: autocommit, to an empty database.
             honours_hints: whether it says that it is SQL Server.
+            leaves_escapes: whether it gives the texts of JSON as Babelfish does.
         """
         self.conn = conn
         #: Rows of the result sets of the last call.
@@ -89,6 +105,8 @@ class TsqlServer:
         self._procedures: dict[str, _Procedure] = {}
         self._temporary: list[str] = []
         conn.execute(PRELUDE.encode())
+        read = _LEFT_ESCAPED if leaves_escapes else _READ
+        conn.execute(_JSON_TEXT.replace("{}", read, 1).encode())
 
     def install(self, batches: Iterable[str]) -> None:
         """Run batches, and keep the procedures that they make."""

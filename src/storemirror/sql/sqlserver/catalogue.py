@@ -19,7 +19,7 @@ from storemirror.sql.catalogue import (
 from storemirror.sql.sqlserver.connection import CALL_TIMEOUT_S, Row, Session, composed
 from storemirror.sql.sqlserver.facts import ServerFacts
 from storemirror.sql.sqlserver.locks import text
-from storemirror.sql.sqlserver.naming import quoted
+from storemirror.sql.sqlserver.naming import DIGEST_LENGTH, KEPT_OF_NAME, quoted
 from storemirror.sql.sqlserver.tables import expression_of
 from storemirror.sql.sqlserver.types import COLLATION, spelled_type
 from storemirror.sql.sqlserver.wanted import routine_definition
@@ -66,6 +66,10 @@ IF OBJECT_ID({name}, N'U') IS NOT NULL
 _LITERAL: Final = re.compile(r"N?'(?:[^']|'')*'")
 _BRACKETED: Final = re.compile(r"\[((?:[^\]]|\]\])+)\]")
 _WORD: Final = re.compile(r"\w+")
+#: The type behind a value, as PostgreSQL and T-SQL write it.
+_CAST: Final = re.compile(r"(?:::|\bAS )\s*[\w.\"]+(?:\([^()]*\))?", re.IGNORECASE)
+#: Characters of a routine that Babelfish's catalogue of before 2024 tells.
+_TOLD_LENGTH: Final = 4_000
 #: Types whose length is told in bytes, two for each character of the first pair.
 _TWO_BYTES: Final = ("nvarchar", "nchar")
 _BOUNDED: Final = (*_TWO_BYTES, "varchar", "char", "varbinary", "binary")
@@ -102,7 +106,14 @@ async def read_catalogue(session: Session, wanted: WantedSchema, facts: ServerFa
         database=store,
         tables=found,
         routines={
-            name: frozenset({routine_definition(definitions.get(number) or "")})
+            name: frozenset(
+                {
+                    _definition(
+                        definitions.get(number) or "",
+                        "" if facts.is_microsofts else wanted.routines[name],
+                    )
+                }
+            )
             for number, name in routines.items()
         },
         registered=await _registered(session, wanted.name),
@@ -135,12 +146,16 @@ class _Reading:
             indexes=self._found_indexes(indexes),
             foreign_keys=self._found_keys(foreign_keys),
             checks={
-                spelled(name, [self._wanted.required_name] if self._wanted else []): _named_in(
-                    definition, named
+                self._check(name): _named_in(
+                    definition, named, is_bracketed=self._facts.is_microsofts
                 )
                 for name, definition in checks
             },
         )
+
+    def _check(self, name: str) -> str:
+        wanted = [self._wanted.required_name] if self._wanted else []
+        return spelled(name, wanted, may_go_on=True)
 
     def _column(self, name: str) -> str:
         return spelled(name, self._columns)
@@ -212,10 +227,13 @@ def spelled(name: str, wanted: Iterable[str], *, may_go_on: bool = False) -> str
     Args:
         name: as the catalogue has it.
         wanted: the names that it may be.
-        may_go_on: some servers let an index's name go on with its table's and a digest.
+        may_go_on: Babelfish lets the names of indexes and constraints go on with their table's and
+            a digest.
 
     >>> spelled("senderid", ["SenderId"]), spelled("other", ["SenderId"])
     ('SenderId', 'other')
+    >>> spelled("ix_order_purgeorder" + 32 * "f", ["IX_Order_Purge"], may_go_on=True)
+    'IX_Order_Purge'
     """
     known = list(wanted)
     if name in known:
@@ -225,7 +243,8 @@ def spelled(name: str, wanted: Iterable[str], *, may_go_on: bool = False) -> str
         if lower == candidate.lower():
             return candidate
     for candidate in known if may_go_on else ():
-        if candidate and lower.startswith(candidate.lower()):
+        kept = candidate.lower()[:KEPT_OF_NAME]
+        if kept and lower.startswith(kept) and len(lower) >= len(kept) + DIGEST_LENGTH:
             return candidate
     return name
 
@@ -248,13 +267,35 @@ def type_of(name: str, max_length: int, precision: int, scale: int) -> str:
     return f"{kind}({precision},{scale})" if kind in ("decimal", "numeric") else kind
 
 
-def _named_in(definition: str | None, columns: Iterable[str]) -> frozenset[str]:
-    """Give the columns that a constraint speaks of; its texts may hold their names too."""
+def _named_in(
+    definition: str | None, columns: Iterable[str], *, is_bracketed: bool
+) -> frozenset[str]:
+    """
+    Give the columns that a constraint speaks of; its texts may hold their names too.
+
+    Args:
+        definition: as the catalogue has it.
+        columns: the names that may be among it.
+        is_bracketed: SQL Server writes every name in brackets.  PostgreSQL writes an array of the
+            values of IN, and types behind them.
+    """
     plain = _LITERAL.sub("", definition or "")
-    # SQL Server writes every name in brackets; others none.
-    found = _BRACKETED.findall(plain) or _WORD.findall(plain)
+    found = _BRACKETED.findall(plain) if is_bracketed else _WORD.findall(_CAST.sub(" ", plain))
     words = {name.replace("]]", "]").lower() for name in found}
     return frozenset(column for column in columns if column.lower() in words)
+
+
+def _definition(told: str, wanted: str) -> str:
+    """
+    Spell what a routine does as it is wanted.
+
+    Args:
+        told: by the catalogue.
+        wanted: of a server that may tell the beginning alone; empty of one that tells all.
+    """
+    found = routine_definition(told)
+    is_cut = len(told) == _TOLD_LENGTH and wanted.startswith(found)
+    return wanted if wanted and is_cut else found
 
 
 def _of(records: Sequence[Row], number: int) -> list[Row]:

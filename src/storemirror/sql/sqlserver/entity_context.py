@@ -70,6 +70,12 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         window=_WINDOW.format(keys=", ".join(f"a.{k['column']}" for k in keys)),
         declared=_declared(names.model, entity),
         written=_written(entity),
+        # Of what is read from JSON.
+        texts=[
+            *(k["column"] for k in keys),
+            *(c["column"] for c in _written(entity) if c["type"].is_text),
+            "LossyFields",
+        ],
         required=[quoted(pascal_case(c.name)) for c in entity.columns if c.is_required],
         defaulted=_defaulted(name),
         has_audit=entity.has_audit,
@@ -78,9 +84,7 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         audit_clustering=clustering(audit, audit_units(entity)) if entity.has_audit else "",
         pk=quoted(f"PK_{name}"),
         required_check=quoted(f"CK_{name}_Required"),
-        required_check_path=names.qualified(f"CK_{name}_Required"),
         state_check=quoted(f"CK_{name}_RowState"),
-        state_check_path=names.qualified(f"CK_{name}_RowState"),
         purge_index=quoted(f"IX_{name}_Purge"),
         latest_index=quoted(f"IX_{name}_Latest"),
         latest_columns=_latest_columns(entity, keys),
@@ -193,6 +197,10 @@ def _child(names: Names, entity: Entity, child: ChildTable, number: int) -> dict
         "pk": quoted(f"PK_{name}"),
         "clustering": clustering(name, key_units((*entity.keys, child.key))),
         "index": quoted(f"IX_{name}_By{key}"),
+        "texts": [
+            quoted(key),
+            *(quoted(pascal_case(c.name)) for c in child.columns if TYPES[c.type].is_text),
+        ],
         "columns": [
             {
                 "column": quoted(pascal_case(c.name)),

@@ -8,9 +8,14 @@ from typing import Any, Final
 
 from storemirror.errors import ConfigError
 from storemirror.sql.names import pascal_case
+from storemirror.sql.sqlserver.escapes import unescaped
 
 #: UTF-16 code units of an identifier.
 MAX_IDENTIFIER_UNITS: Final = 128
+#: Babelfish keeps the name of an index or a constraint as this much of it and of the table's, and a
+#: digest behind; catalogues of before 2025 show that.
+KEPT_OF_NAME: Final = 31
+DIGEST_LENGTH: Final = 32
 #: Before the declared-style name of every procedure.
 PROCEDURE_PREFIX: Final = "sp_StoreMirror_"
 _BATCH_END: Final = re.compile(r"^GO$\n?", re.MULTILINE)
@@ -79,11 +84,26 @@ def _declared(columns: Columns) -> str:
 
 
 def _unsound(columns: Columns, alias: str) -> str:
-    """Say when a key part cannot be one.  RIGHT, since comparisons pass over trailing spaces."""
+    """
+    Say when a key part cannot be one.  RIGHT, since comparisons pass over trailing spaces.
+
+    LEN passes over them as well, so one character is put behind.  Not DATALENGTH: Babelfish counts
+    the bytes of UTF-8 in it.
+    """
     return " OR ".join(
-        f"{alias}.{c['column']} IS NULL OR DATALENGTH({alias}.{c['column']}) > {2 * c['units']}"
+        f"{alias}.{c['column']} IS NULL OR LEN({alias}.{c['column']} + N'.') > {c['units'] + 1}"
         f" OR {alias}.{c['column']} = N'' OR RIGHT({alias}.{c['column']}, 1) = N' '"
         for c in columns
+    )
+
+
+def _is_name(name: str, column: str) -> str:
+    """Say when a column of the catalogue has the name of an index or a constraint of ours."""
+    bare = _bare(name)
+    kept = bare.lower()[:KEPT_OF_NAME]
+    return (
+        f"({column} = N'{bare}' OR (LEFT(LOWER({column}), {len(kept)}) = N'{kept}'"
+        f" AND LEN({column}) >= {len(kept) + DIGEST_LENGTH}))"
     )
 
 
@@ -95,4 +115,6 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "same": _same,
     "declared": _declared,
     "unsound": _unsound,
+    "is_name": _is_name,
+    "unescaped": unescaped,
 }

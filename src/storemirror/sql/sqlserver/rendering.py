@@ -20,6 +20,7 @@ from storemirror.sql.render import (
     registered_declarations,
     template_environment,
 )
+from storemirror.sql.sqlserver import escapes
 from storemirror.sql.sqlserver.entity_context import entity_context
 from storemirror.sql.sqlserver.naming import (
     FILTERS,
@@ -30,6 +31,7 @@ from storemirror.sql.sqlserver.naming import (
 )
 from storemirror.sql.sqlserver.tables import wanted_tables
 from storemirror.sql.sqlserver.types import (
+    BABELFISH_COLLATION,
     COLLATION,
     COUNTING_COLLATION,
     NAME_COLLATION,
@@ -265,6 +267,8 @@ class Rendering:
             "collation": COLLATION,
             "counting_collation": COUNTING_COLLATION,
             "name_collation": NAME_COLLATION,
+            "babelfish_collation": BABELFISH_COLLATION,
+            "escapes_declared": escapes.declared(),
             "so_far": "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
             "own": {name: self.own_table(name) for name in OWN_TABLES},
             "entities": list(entities.values()),

@@ -17,8 +17,11 @@ LIMITS: Final = DialectLimits(
 COLLATION: Final = "Latin1_General_100_BIN2"
 #: Counts code points, and not the two surrogates of one.
 COUNTING_COLLATION: Final = "Latin1_General_100_CI_AS_SC"
-#: Compares names in the catalogue, whose own collation need not be the database's.
-NAME_COLLATION: Final = "Latin1_General_100_CI_AS"
+#: Compares names in the catalogue, whose own collation need not be the database's.  Without a
+#: version, which Babelfish does not know.
+NAME_COLLATION: Final = "Latin1_General_CI_AS"
+#: What Babelfish makes of `COLLATION`.
+BABELFISH_COLLATION: Final = "bbf_unicode_bin2"
 #: Longest text in UTF-16 units that can be the key of an index and is no key part.
 MAX_ORDERED_LENGTH: Final = 400
 #: UTF-16 units of all key columns of a non-clustered index, and of a clustered one.
@@ -61,6 +64,11 @@ class SqlType:
     staged: str = ""
 
     @property
+    def is_text(self) -> bool:
+        """Tell whether JSON may have escapes in it."""
+        return self.difference is _TEXT
+
+    @property
     def temporary(self) -> str:
         """Give the type of the column in a temporary table."""
         return self.staged or self.column
@@ -99,7 +107,9 @@ TYPES: Final[Mapping[ColumnType, SqlType]] = {
 
 def text_type(max_length: int) -> SqlType:
     """Give the type of a text that an index orders; `max_length` in UTF-16 units."""
-    return SqlType(f"NVARCHAR({max_length}) COLLATE {COLLATION}", "NVARCHAR(MAX)", difference=_TEXT)
+    column = f"NVARCHAR({max_length}) COLLATE {COLLATION}"
+    # JSON may have longer words for it.
+    return SqlType(column, "NVARCHAR(MAX)", difference=_TEXT, staged=_BINARY_TEXT)
 
 
 def byte_limit(kind: str) -> int | None:

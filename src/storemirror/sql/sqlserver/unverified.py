@@ -12,31 +12,42 @@ from storemirror.model.entity import Entity
 from storemirror.sql.names import pascal_case
 from storemirror.sql.port import UnverifiedDocument
 from storemirror.sql.sqlserver.connection import Database, Sql, composed, in_utc
+from storemirror.sql.sqlserver.escapes import DECLARED, unescaped
 from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.rendering import Rendering
 
+_TEXTS: Final = ("MessageId", "Reason", "Path", "Entity", "KeyParts")
 #: The time of a mark is told apart from that of the one before it, however quickly it follows.
 _MARK: Final = """
 DECLARE @Marks NVARCHAR(MAX) = ?;
 DECLARE @Now DATETIME2(6) = SYSUTCDATETIME();
+{declared}
 BEGIN TRANSACTION;
+CREATE TABLE #Mark (
+    MessageId NVARCHAR(4000) COLLATE Latin1_General_100_BIN2 NULL,
+    Reason NVARCHAR(MAX) COLLATE Latin1_General_100_BIN2 NULL,
+    Path NVARCHAR(MAX) COLLATE Latin1_General_100_BIN2 NULL,
+    Entity NVARCHAR(200) COLLATE Latin1_General_100_BIN2 NULL,
+    KeyParts NVARCHAR(MAX) COLLATE Latin1_General_100_BIN2 NULL,
+    Version BIGINT NULL
+);
+INSERT INTO #Mark (MessageId, Reason, Path, Entity, KeyParts, Version)
+SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, CAST(m.Version AS BIGINT)
+FROM OPENJSON(@Marks) WITH (
+    MessageId NVARCHAR(4000) '$.MessageId', Reason NVARCHAR(MAX) '$.Reason',
+    Path NVARCHAR(MAX) '$.Path', Entity NVARCHAR(200) '$.Entity',
+    KeyParts NVARCHAR(MAX) '$.KeyParts', Version NVARCHAR(40) '$.Version'
+) AS m;
+{unescaped}
 UPDATE u SET Reason = m.Reason,
     MarkedAt = CASE WHEN u.MarkedAt < @Now THEN @Now ELSE DATEADD(MICROSECOND, 1, u.MarkedAt) END
 FROM {table} AS u
-JOIN OPENJSON(@Marks) WITH (
-    MessageId NVARCHAR(400) '$.MessageId', Reason NVARCHAR(MAX) '$.Reason'
-) AS m ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId;
+JOIN #Mark AS m ON m.MessageId = u.MessageId;
 INSERT INTO {table} (MessageId, Reason, Path, Entity, KeyParts, Version, MarkedAt)
-SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, CAST(m.Version AS BIGINT), @Now
-FROM OPENJSON(@Marks) WITH (
-    MessageId NVARCHAR(400) '$.MessageId', Reason NVARCHAR(MAX) '$.Reason',
-    Path NVARCHAR(MAX) '$.Path', Entity NVARCHAR(200) '$.Entity',
-    KeyParts NVARCHAR(MAX) '$.KeyParts', Version NVARCHAR(40) '$.Version'
-) AS m
-WHERE NOT EXISTS (
-    SELECT 1 FROM {table} AS u
-    WHERE u.MessageId = m.MessageId COLLATE Latin1_General_100_BIN2
-);
+SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, m.Version, @Now
+FROM #Mark AS m
+WHERE NOT EXISTS (SELECT 1 FROM {table} AS u WHERE u.MessageId = m.MessageId);
+DROP TABLE #Mark;
 COMMIT TRANSACTION;
 """
 _LIST: Final = """
@@ -52,20 +63,45 @@ FROM {table};
 """
 _CLEAR: Final = """
 DECLARE @Marks NVARCHAR(MAX) = ?;
+DECLARE @Count BIGINT;
+{declared}
+BEGIN TRANSACTION;
+CREATE TABLE #Mark (
+    MessageId NVARCHAR(4000) COLLATE Latin1_General_100_BIN2 NULL, MarkedAt DATETIME2(6) NULL
+);
+INSERT INTO #Mark (MessageId, MarkedAt)
+SELECT m.MessageId, CAST(m.MarkedAt AS DATETIME2(6))
+FROM OPENJSON(@Marks) WITH (
+    MessageId NVARCHAR(4000) '$.MessageId', MarkedAt NVARCHAR(40) '$.MarkedAt'
+) AS m;
+{unescaped}
 DELETE u FROM {table} AS u
-JOIN OPENJSON(@Marks) WITH (
-    MessageId NVARCHAR(400) '$.MessageId', MarkedAt NVARCHAR(40) '$.MarkedAt'
-) AS m
-    ON m.MessageId COLLATE Latin1_General_100_BIN2 = u.MessageId
-        AND CAST(m.MarkedAt AS DATETIME2(6)) = u.MarkedAt;
-SELECT CAST(@@ROWCOUNT AS BIGINT);
+JOIN #Mark AS m ON m.MessageId = u.MessageId AND m.MarkedAt = u.MarkedAt;
+SET @Count = @@ROWCOUNT;
+DROP TABLE #Mark;
+COMMIT TRANSACTION;
+SELECT @Count;
 """
 _CLEAR_OVERTAKEN: Final = """
 DECLARE @Entity NVARCHAR(200) = ?;
+DECLARE @Count BIGINT;
+{declared}
+BEGIN TRANSACTION;
+CREATE TABLE #Overtaken (
+    {columns}, _MessageId NVARCHAR(400) COLLATE Latin1_General_100_BIN2 NULL, _Version BIGINT NULL
+);
+INSERT INTO #Overtaken ({keys}, _MessageId, _Version)
+SELECT {parts}, u.MessageId, u.Version
+FROM {table} AS u
+WHERE u.Entity = @Entity AND u.KeyParts IS NOT NULL;
+{unescaped}
 DELETE u FROM {table} AS u
-JOIN {rows} AS r ON {same_key}
-WHERE u.Entity = @Entity AND r.LastEventVersion > u.Version;
-SELECT CAST(@@ROWCOUNT AS BIGINT);
+JOIN #Overtaken AS m ON m._MessageId = u.MessageId AND m._Version = u.Version
+JOIN {rows} AS r ON {same_key} AND r.LastEventVersion > m._Version;
+SET @Count = @@ROWCOUNT;
+DROP TABLE #Overtaken;
+COMMIT TRANSACTION;
+SELECT @Count;
 """
 
 
@@ -93,7 +129,10 @@ class UnverifiedRecord:
             }
             for mark in unique.values()
         ]
-        await self._database.run(composed(_MARK, table=self._table), [_json(told)])
+        batch = composed(
+            _MARK, table=self._table, declared=DECLARED, unescaped=unescaped("#Mark", _TEXTS, "")
+        )
+        await self._database.run(batch, [_json(told)])
 
     async def listed(self, *, limit: int | None) -> list[UnverifiedDocument]:
         """See `SqlMirror.unverified`."""
@@ -132,27 +171,34 @@ class UnverifiedRecord:
             }
             for mark in marks
         ]
-        return await self._changed(composed(_CLEAR, table=self._table), _json(told))
+        batch = composed(
+            _CLEAR,
+            table=self._table,
+            declared=DECLARED,
+            unescaped=unescaped("#Mark", ["MessageId"], ""),
+        )
+        return await self._changed(batch, _json(told))
 
     async def clear_overtaken(self) -> int:
         """See `SqlMirror.clear_overtaken`."""
         return sum([await self._clear_overtaken(entity) for entity in self._rendering.model])
 
     async def _clear_overtaken(self, entity: Entity) -> int:
-        same_key = " AND ".join(
-            f"r.{quoted(pascal_case(part.name))} = "
-            f"JSON_VALUE(u.KeyParts, N'$[{place}]') COLLATE Latin1_General_100_BIN2"
-            for place, part in enumerate(entity.keys)
-        )
-        return await self._changed(
-            composed(
-                _CLEAR_OVERTAKEN,
-                table=self._table,
-                rows=self._rendering.table(entity.name),
-                same_key=same_key,
+        keys = [quoted(pascal_case(part.name)) for part in entity.keys]
+        batch = composed(
+            _CLEAR_OVERTAKEN,
+            table=self._table,
+            rows=self._rendering.table(entity.name),
+            keys=", ".join(keys),
+            columns=", ".join(
+                f"{key} NVARCHAR(4000) COLLATE Latin1_General_100_BIN2 NULL" for key in keys
             ),
-            entity.name,
+            parts=", ".join(f"JSON_VALUE(u.KeyParts, N'$[{place}]')" for place in range(len(keys))),
+            same_key=" AND ".join(f"r.{key} = m.{key}" for key in keys),
+            declared=DECLARED,
+            unescaped=unescaped("#Overtaken", keys, ""),
         )
+        return await self._changed(batch, entity.name)
 
     async def _changed(self, batch: Sql, parameter: str) -> int:
         """Run a statement; gives how many rows it touched."""

@@ -1,0 +1,56 @@
+"""A mirror in SQL Server whose every batch is run by PostgreSQL; see tests/standins/tsql."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import cast
+
+import psycopg
+
+from storemirror.model.entity import Model
+from storemirror.sql.sqlserver.batch import BatchEncoder
+from storemirror.sql.sqlserver.connection import Database
+from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
+from storemirror.sql.sqlserver.tables import wanted_tables
+from tests.contract.sql.sqlserver import SqlServerInstalled
+from tests.standins.tsql.batches import BatchDatabase, BatchServer
+from tests.support.tsql_mirrors import deploy
+
+
+class OnPostgres(SqlServerInstalled):
+    """See `Installed`."""
+
+    def __init__(self, model: Model, server: BatchServer) -> None:
+        super().__init__(
+            model,
+            "mssql://me:secret@nowhere/db",
+            "ms",
+            project="demo",
+            store="(default)",
+            procedures={},
+        )
+        self.honours_locks = False
+        self.database = cast("Database", BatchDatabase(server))
+        self.mirror = SqlServerMirror(
+            self.database, self.rendering, project="demo", store="(default)"
+        )
+        self.mirror._encoder = BatchEncoder(model, {e.name: 1 for e in model})
+        self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+
+    async def column_names(self, table: str) -> set[str]:
+        found = await super().column_names(table)
+        # The stand-in knows names in lower case alone.
+        spelled = {c.name.lower(): c.name for t in wanted_tables(self.model) for c in t}
+        return {spelled[name] for name in found if name in spelled}
+
+
+@contextlib.contextmanager
+def on_postgres(model: Model, dsn: str, *, leaves_escapes: bool = False) -> Iterator[OnPostgres]:
+    """Install declarations as `schema apply` does, and lend the mirror."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        server = BatchServer(conn, leaves_escapes=leaves_escapes)
+        made = OnPostgres(model, server)
+        deploy(server, made.rendering)
+        yield made
