@@ -22,6 +22,7 @@ from storemirror.bus.rules import (
     SECOND_US,
     refuse_bad_messages,
     refuse_bad_topic,
+    refuse_second_acknowledgement,
     replacement_of,
     storable,
 )
@@ -251,6 +252,7 @@ class MemoryBusAdmin:
     async def acknowledge(self, subscription: str, sequence_number: int, *, reason: str) -> None:
         """See `BusAdmin.acknowledge`."""
         queue, letter = self._dead_letter(subscription, sequence_number)
+        refuse_second_acknowledgement(letter)
         queue.dead_letters[sequence_number] = dataclasses.replace(
             letter, acknowledged_reason=storable(reason)
         )

@@ -283,8 +283,11 @@ class BusAdmin(Protocol):
         """
         Record why a dead letter is accepted as lost; it stays, and is counted apart.
 
+        Once: the first reason is evidence, and whoever comes second must hear of it.
+
         Raises:
             DeadLetterUnknown: no such dead letter.
+            BusRefused: it was acknowledged before; nothing was changed.
         """
         ...
 

@@ -19,6 +19,7 @@ from storemirror.bus.rules import (
     SECOND_US,
     duration_us,
     refuse_bad_topic,
+    refuse_second_acknowledgement,
     replacement_of,
     storable,
 )
@@ -76,7 +77,7 @@ _PEEK: Final = """
 _ACKNOWLEDGE: Final = """
     UPDATE bus.dead_letter SET acknowledged_reason = %s
     WHERE subscription_id = (bus.find_subscription(%s, %s)).subscription_id
-      AND sequence_number = %s
+      AND sequence_number = %s AND acknowledged_reason IS NULL
     RETURNING sequence_number
 """
 _REMOVE: Final = """
@@ -176,12 +177,8 @@ class PostgresBusAdmin:
 
     async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:
         """See `BusAdmin.resubmit`.  Refused when the replacement's id was accepted before."""
-        letters = await self.peek_dead_letters(
-            subscription, limit=1, after_sequence_number=sequence_number - 1
-        )
-        if not letters or letters[0].sequence_number != sequence_number:
-            raise _unknown(subscription, sequence_number)
-        replacement = replacement_of(letters[0], run=run)
+        letter = await self._find(subscription, sequence_number)
+        replacement = replacement_of(letter, run=run)
         rows = await self._session.rows(
             "SELECT bus.resubmit(%s, %s, %s, %s, %s)",
             (
@@ -209,7 +206,16 @@ class PostgresBusAdmin:
             _ACKNOWLEDGE, (storable(reason), self._session.topic, subscription, sequence_number)
         )
         if not rows:
+            refuse_second_acknowledgement(await self._find(subscription, sequence_number))
             raise _unknown(subscription, sequence_number)
+
+    async def _find(self, subscription: str, sequence_number: int) -> DeadLetter:
+        letters = await self.peek_dead_letters(
+            subscription, limit=1, after_sequence_number=sequence_number - 1
+        )
+        if not letters or letters[0].sequence_number != sequence_number:
+            raise _unknown(subscription, sequence_number)
+        return letters[0]
 
     async def remove_dead_letters(
         self, subscription: str, sequence_numbers: Sequence[int]

@@ -73,6 +73,19 @@ def storable(text: str) -> str:
     return escaped[:MAX_REASON_LENGTH]
 
 
+def refuse_second_acknowledgement(letter: DeadLetter) -> None:
+    """
+    See that nobody has acknowledged a dead letter yet.
+
+    Raises:
+        BusRefused: somebody has; the reason that was given stays.
+    """
+    if letter.acknowledged_reason is not None:
+        raise BusRefused(
+            f"dead letter {letter.sequence_number} was acknowledged before; nothing was changed"
+        )
+
+
 def refuse_bad_topic(topic: TopicSpec) -> None:
     """
     See that a topic can be provisioned.

@@ -21,7 +21,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import ServiceBusError
 
 from storemirror.bus.port import DeadLetter
-from storemirror.bus.rules import replacement_of, storable
+from storemirror.bus.rules import refuse_second_acknowledgement, replacement_of, storable
 from storemirror.bus.servicebus_errors import Operation, Role, translated, translated_errors
 from storemirror.bus.servicebus_link import LinkBroken, OpenPart, ReceiverLink, opened
 from storemirror.bus.servicebus_message import (
@@ -151,8 +151,7 @@ class DeadLetters:
     async def acknowledge(self, subscription: str, number: int, *, reason: str) -> None:
         """See `BusAdmin.acknowledge`.  The copy is durable before the dead letter goes."""
         letter = await self._find(subscription, number)
-        if letter.acknowledged_reason is not None:
-            raise BusRefused(f"dead letter {number} was acknowledged before; nothing was changed")
+        refuse_second_acknowledgement(letter)
         copy = outgoing(
             letter.message,
             wire_id=_digest(f"acknowledged\n{subscription}\n{number}"),

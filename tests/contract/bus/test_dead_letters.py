@@ -170,6 +170,20 @@ async def test_an_acknowledged_dead_letter_stays_and_is_counted_apart(
     assert [letter.acknowledged_reason for letter in letters] == ["test data", None]
 
 
+async def test_a_dead_letter_is_acknowledged_once(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """The first reason is evidence: of two people who look at once, the second one is told."""
+    (number,) = await set_aside(publisher, consumer, a_message("e1"))
+    await bus.admin.acknowledge(WRITER, number, reason="test data")
+    with pytest.raises(BusRefused, match=f"dead letter {number} was acknowledged before"):
+        await bus.admin.acknowledge(WRITER, number, reason="another one")
+    (letter,) = await bus.admin.peek_dead_letters(WRITER, limit=10)
+    assert letter.acknowledged_reason == "test data"
+    stats = await bus.admin.stats(WRITER)
+    assert (stats.dead_letter_count, stats.acknowledged_count) == (0, 1)
+
+
 async def test_dead_letters_are_removed_and_no_others(
     bus: BusUnderTest, publisher: Publisher, consumer: Consumer
 ) -> None:

@@ -207,11 +207,17 @@ class BusMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 5))
     def acknowledge(self, which: int) -> None:
         letters = self.run(self.bus.admin.peek_dead_letters(WRITER, limit=100))
-        # The first reason is evidence; the command line does not ask for a second one.
-        if which < len(letters) and letters[which].acknowledged_reason is None:
-            number = letters[which].sequence_number
-            self.run(self.bus.admin.acknowledge(WRITER, number, reason="known"))
+        if which >= len(letters):
+            return
+        acknowledged = self.bus.admin.acknowledge(
+            WRITER, letters[which].sequence_number, reason="known"
+        )
+        if letters[which].acknowledged_reason is None:
+            self.run(acknowledged)
             self.model.acknowledge(WRITER, which)
+        else:
+            with pytest.raises(BusRefused):
+                self.run(acknowledged)
 
     @invariant()
     def every_number_and_dead_letter_is_the_model_s(self) -> None:
