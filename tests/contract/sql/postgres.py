@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 import pytest
 
-from storemirror.clock import us_from_datetime
-from storemirror.errors import StoreMirrorError
+from storemirror.clock import SystemClock, us_from_datetime
+from storemirror.errors import SqlUnavailable, StoreMirrorError
 from storemirror.model.entity import Entity, Model
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import RowEvent
@@ -18,7 +20,13 @@ from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 from tests.support.mirrors import PROJECT, SCHEMA, STORE, MirrorUnderTest, assert_equal
+from tests.support.planted import plant
 from tests.support.reference import Key, Reference
+
+_WAITING_PURGE: Final = (
+    "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CALL%%purge%%'"
+    " AND datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+)
 
 
 class PostgresSpelling:
@@ -172,6 +180,34 @@ class PostgresInstalled(MirrorUnderTest):
         async with self.database.transaction() as conn:
             assert await (await conn.execute(query, ("/".join(key),))).fetchall() == [(1,)]
             yield
+
+    async def is_held(self, entity: Entity, key: Key) -> bool:
+        query = sql.SQL("SELECT 1 FROM {} WHERE {} = %s FOR UPDATE SKIP LOCKED").format(
+            _table(entity.name), _joined_key(entity)
+        )
+        return await self.database.fetch(query, ("/".join(key),)) == []
+
+    async def kill_purge(self, entity: Entity, key: Key, *, older_than_s: float) -> None:
+        # The row lock is a reader's, of which the purge knows nothing: it waits in its DELETE.
+        async with self.holding(entity, key):
+            purging = asyncio.create_task(
+                self.mirror.purge(entity, older_than_s=older_than_s, max_count=10)
+            )
+            clock = SystemClock()
+            async with asyncio.timeout(30):
+                while not (found := await self.database.fetch(_WAITING_PURGE)):
+                    await clock.sleep(0.005)
+            await self.database.fetch("SELECT pg_terminate_backend(%s)", found[0])
+            with pytest.raises(SqlUnavailable):
+                await purging
+
+    async def execute_text(self, batch: str) -> None:
+        # As bytes: what is put together here is no literal.
+        async with self.database.connection() as conn:
+            await conn.execute(batch.encode())
+
+    async def plant(self, *changes: tuple[str, str]) -> None:
+        await plant(self, *changes)
 
     def impatient(self, apply_timeout_s: float) -> PostgresMirror:
         return PostgresMirror(

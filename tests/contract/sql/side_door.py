@@ -70,6 +70,11 @@ class Installed(Protocol):
         ...
 
     @property
+    def dsn(self) -> str:
+        """Give the server's address, as the adapter takes it."""
+        ...
+
+    @property
     def mirror(self) -> SqlMirror:
         """Give the adapter under test."""
         ...
@@ -160,6 +165,27 @@ class Installed(Protocol):
 
     def holding(self, entity: Entity, key: Key) -> AbstractAsyncContextManager[None]:
         """Hold the lock of a stored row in a transaction that stays open."""
+        ...
+
+    async def is_held(self, entity: Entity, key: Key) -> bool:
+        """Tell whether somebody holds the lock of a stored row; nothing is changed."""
+        ...
+
+    async def kill_purge(self, entity: Entity, key: Key, *, older_than_s: float) -> None:
+        """Run a purge, and end it while it waits for the lock of this row to remove it."""
+        ...
+
+    async def execute_text(self, batch: str) -> None:
+        """Run a batch in the dialect's own words past the adapter; it gives nothing back."""
+        ...
+
+    async def plant(self, *changes: tuple[str, str]) -> None:
+        """
+        Install the procedures with some of their text replaced.
+
+        Args:
+            changes: what is replaced, and by what, in the dialect's words; each must occur.
+        """
         ...
 
     def impatient(self, apply_timeout_s: float) -> SqlMirror:

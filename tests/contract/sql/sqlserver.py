@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 import pytest
 
 from storemirror.clock import datetime_from_us, us_from_datetime
-from storemirror.errors import StoreMirrorError
+from storemirror.errors import SqlUnavailable, StoreMirrorError
 from storemirror.model.entity import Entity, Model
 from storemirror.sql.names import pascal_case
 from storemirror.sql.port import RebaseStep, RowEvent
@@ -32,10 +32,14 @@ from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.schema import SqlServerSchema
 from tests.support.mirrors import assert_equal, rebased
+from tests.support.planted import planted
 from tests.support.reference import Key, Reference
 
 _NUMBERS = itertools.count(1)
 _ABSENT = "absent"
+#: A row whose lock is not had in this time is somebody else's.
+_HELD_AFTER_S = 0.1
+_BETWEEN = "\nGO\n"
 #: Tables first: what refers to them goes with them, and no procedure holds one back.
 _OBJECTS = """
 SELECT o.name, RTRIM(o.type) FROM sys.objects AS o
@@ -229,17 +233,67 @@ class SqlServerInstalled:
             finally:
                 await session.run_alone("ROLLBACK TRANSACTION;", CALL_TIMEOUT_S)
 
-    @contextlib.asynccontextmanager
-    async def holding(self, entity: Entity, key: Key) -> AsyncIterator[None]:
+    def holding(self, entity: Entity, key: Key) -> contextlib.AbstractAsyncContextManager[None]:
         table = self._table(entity.name)
         write = f"UPDATE {table} SET RowState = RowState WHERE {_is_key(entity)};"
+        return self._in_transaction(write, key)
+
+    @contextlib.asynccontextmanager
+    async def _in_transaction(self, batch: str, key: Key) -> AsyncIterator[None]:
         async with self.database.session() as session:
             await session.run_alone("BEGIN TRANSACTION;", CALL_TIMEOUT_S)
-            await session.run(Sql(write), key, CALL_TIMEOUT_S)
+            await session.run(Sql(batch), key, CALL_TIMEOUT_S)
             try:
                 yield
             finally:
                 await session.run_alone("ROLLBACK TRANSACTION;", CALL_TIMEOUT_S)
+
+    async def is_held(self, entity: Entity, key: Key) -> bool:
+        table = self._table(entity.name)
+        batch = (
+            f"BEGIN TRANSACTION;\nUPDATE {table} SET RowState = RowState WHERE {_is_key(entity)};\n"
+            "ROLLBACK TRANSACTION;"
+        )
+        # One that waits for no lock is refused by the lock alone.
+        asking = Database(self.dsn, max_size=1, lock_timeout_s=_HELD_AFTER_S)
+        try:
+            await asking.run(Sql(batch), key)
+        except SqlUnavailable:
+            return True
+        finally:
+            await asking.aclose()
+        return False
+
+    async def kill_purge(self, entity: Entity, key: Key, *, older_than_s: float) -> None:
+        # Its own wait for the lock ends it: to kill a session takes a right over the whole server.
+        dying = Database(self.dsn, max_size=1, lock_timeout_s=_HELD_AFTER_S)
+        mirror = SqlServerMirror(dying, self.rendering, project=self._project, store=self._store)
+        try:
+            async with self._keeping(entity, key):
+                with pytest.raises(SqlUnavailable):
+                    await mirror.purge(entity, older_than_s=older_than_s, max_count=10)
+        finally:
+            await dying.aclose()
+
+    def _keeping(self, entity: Entity, key: Key) -> contextlib.AbstractAsyncContextManager[None]:
+        """Keep a row from being removed, and let it be read: without snapshots that are two."""
+        if not self.honours_locks:
+            return self.holding(entity, key)
+        query = f"SELECT RowState FROM {self._table(entity.name)} WITH (UPDLOCK, HOLDLOCK, ROWLOCK)"
+        return self._in_transaction(f"{query} WHERE {_is_key(entity)};", key)
+
+    async def execute_text(self, batch: str) -> None:
+        await self._alone(batch)
+
+    async def plant(self, *changes: tuple[str, str]) -> None:
+        made = self.rendering if self.honours_locks else self.rendering.with_drop_create()
+        text = planted(_BETWEEN.join(made.procedures_batches()), *changes)
+        await self.install(text.split(_BETWEEN))
+
+    async def install(self, batches: Sequence[str]) -> None:
+        """Run batches, one after the other."""
+        for batch in batches:
+            await self._alone(batch)
 
     def impatient(self, apply_timeout_s: float) -> SqlServerMirror:
         return SqlServerMirror(

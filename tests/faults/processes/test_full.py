@@ -1,4 +1,9 @@
-"""No room on the disk, or no writes at all: said clearly, nothing lost, goes on by itself."""
+"""
+No room on the disk, or no writes at all: said clearly, nothing lost, goes on by itself.
+
+PostgreSQL's alone: what fills is a server or a database of ours, and no other dialect's is.  What
+SQL Server says of a full or read-only database is judged in tests/unit/sql.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,12 @@ from tests.support.full_disk import KINDS, Disk, full_disk
 pytestmark = pytest.mark.postgres
 
 CURE = "its disk is full: give it room, and what waits goes on by itself"
+
+
+@pytest.fixture
+def dialect() -> str:
+    """Have the world's mirror where it can be filled."""
+    return "postgres"
 
 
 @pytest.fixture(params=KINDS)

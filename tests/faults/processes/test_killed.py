@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 import pytest
 
 from storemirror.clock import SystemClock
-from storemirror.model.load import load_model
-from tests.contract.sql.side_door import Server
 from tests.faults.processes.child import BEFORE_COMMIT, STEPS
 from tests.faults.processes.world import (
     SETTINGS,
-    Mirrored,
     World,
     assert_settlements_are_outcomes,
-    running_world,
 )
 from tests.support.mirrors import MirrorUnderTest
 from tests.support.soak import Scale
 
 #: What of a killed writer's batch is settled, and reported, before it dies.
 SETTLES_NOTHING = ("received", "before_apply", BEFORE_COMMIT, "after_apply_before_complete")
-
-
-@pytest.fixture
-async def world(
-    server: Server, dialect: str, new_database: Callable[[], Awaitable[str]], tmp_path: Path
-) -> AsyncIterator[World]:
-    """An app, a bus, and a mirror in each dialect."""
-    documents, bus, address = [await new_database() for _ in range(3)]
-    mirror: str | Mirrored = address
-    if dialect != "postgres":
-        mirror = cast("Mirrored", await server.installed(load_model()))
-    async with running_world(
-        documents=documents, bus=bus, mirror=mirror, folder=tmp_path
-    ) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -1,4 +1,8 @@
-"""A receiver of trigger deliveries is killed; whoever delivers does it again, as Eventarc does."""
+"""
+A receiver of trigger deliveries is killed; whoever delivers does it again, as Eventarc does.
+
+It knows the bus alone: what database the mirror is in makes no difference.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""PostgreSQL goes down under load, of the mirror or of the bus, and comes back."""
+"""
+PostgreSQL goes down under load, of the mirror or of the bus, and comes back.
+
+Its alone: a server that is not ours to stop is cut off instead, in `test_cut`.
+"""
 
 from __future__ import annotations
 

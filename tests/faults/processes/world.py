@@ -37,6 +37,7 @@ from storemirror.errors import BusUnavailable, SqlUnavailable
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.port import Write
 from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
@@ -257,6 +258,11 @@ class World:
         assert isinstance(self.mirrored, MirrorUnderTest)
         return self.mirrored
 
+    @property
+    def addresses(self) -> tuple[str, str, str]:
+        """Give where writers find documents, bus and mirror."""
+        return self._orders.documents, self._orders.bus, self._orders.mirror
+
     async def provision(self, lock_s: float) -> None:
         """Make the topic, or give its only subscription another lock duration."""
         spec = SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER, lock_duration_s=lock_s)
@@ -266,6 +272,14 @@ class World:
         """Let people do things, and have the triggers tell the bus."""
         for _ in range(action_count):
             await self._app.step()
+        await self._tell()
+
+    async def commit(self, *writes: Write) -> None:
+        """Write documents that the app knows nothing of, and have the triggers tell the bus."""
+        await self.store.commit(writes)
+        await self._tell()
+
+    async def _tell(self) -> None:
         while await self._relay.relay_batch():
             pass
 
@@ -288,7 +302,8 @@ class World:
         number = next(_numbers)
         if through is not None:
             names = ("documents", "bus", "mirror")
-            orders |= {name: through.dsn(getattr(self._orders, name)) for name in names}
+            named = zip(names, self.addresses, strict=True)
+            orders |= {name: through.dsn(address) for name, address in named}
         told = replace(
             self._orders,
             report=self._folder / f"{number}.jsonl",

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from storemirror.errors import SchemaMismatch
 from storemirror.model.load import load_model
-from tests.support.mirrors import installed_mirror
+from tests.contract.sql.side_door import Server
 
-pytestmark = pytest.mark.postgres
+#: Dialect -> the table's name.
+MARKS = {"postgres": "unverified_document", "sqlserver": "StoreMirrorUnverifiedDocument"}
 
 
-async def test_a_missing_table_is_named_and_added(
-    new_database: Callable[[], Awaitable[str]],
-) -> None:
+async def test_a_missing_table_is_named_and_added(server: Server, dialect: str) -> None:
     """A purge that found no place for its marks would have to forget what it removes."""
-    async with installed_mirror(load_model(), await new_database()) as old:
-        await old.execute("DROP TABLE storemirror.unverified_document")
-        with pytest.raises(SchemaMismatch, match="unverified_document is missing"):
-            await old.mirror.verify_schema()
-        await old.schema.apply()
+    old = await server.installed(load_model())
+    await old.execute_text(f"DROP TABLE {old.spelling.schema_name}.{MARKS[dialect]}")
+    with pytest.raises(SchemaMismatch, match=f"{MARKS[dialect]} is missing"):
         await old.mirror.verify_schema()
-        assert await old.mirror.unverified_count() == 0
+    await old.schema.apply()
+    await old.mirror.verify_schema()
+    assert await old.mirror.unverified_count() == 0
