@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,14 +18,17 @@ from storemirror.clock import SystemClock
 from storemirror.sql.postgres.server import ServerSettings, running_server
 from tests.exhaustive import running
 from tests.exhaustive.backend import ScheduleFailed
+from tests.exhaustive.database_orders import CHUNK as ORDERS_CHUNK
+from tests.exhaustive.database_orders import has_orders
 from tests.exhaustive.faults import FAULTS
 from tests.exhaustive.orders import OrdersDone, all_cases
-from tests.exhaustive.postgres_orders import CHUNK as ORDERS_CHUNK
-from tests.exhaustive.postgres_orders import has_orders
 from tests.exhaustive.running import Chunk, Failure
 from tests.support.databases import folder_in_memory
+from tests.support.servers import NEEDED, VARIABLE
 
-PARTS = ("orders", "model", "postgres")
+PARTS = ("orders", "model", "postgres", "sqlserver")
+#: Parts that run on a database, on which nothing can be planted by name.
+ON_DATABASES = ("postgres", "sqlserver")
 _SAY_EVERY_S = 10.0
 
 
@@ -34,7 +38,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another one, other schedules")
     parser.add_argument("--schedules", type=int, default=1_000_000, help="on the model")
     parser.add_argument("--first", type=int, default=0, help="begin at this number")
-    parser.add_argument("--minutes", type=float, default=20.0, help="on PostgreSQL")
+    parser.add_argument("--minutes", type=float, default=20.0, help="on each database")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
     parser.add_argument("--only", type=int, help="one schedule, by its number")
@@ -145,32 +149,45 @@ def run_model_part(pool: ProcessPoolExecutor, options: argparse.Namespace) -> bo
 
 
 def run_postgres_part(pool: ProcessPoolExecutor, options: argparse.Namespace) -> bool:
-    """Run orders on PostgreSQL for a quarter of the time, then random schedules."""
+    """Run on a PostgreSQL of its own."""
     with running_server(ServerSettings(is_durable=False, parent=folder_in_memory())) as server:
-        dsn = server.dsn("postgres")
-        if options.only is None and not _postgres_orders(pool, options, dsn):
-            return False
-        progress = Progress("postgres", f"{options.minutes:g} minutes")
-        limit_s = 60 * options.minutes * 3 / 4
+        return _run_on(server.dsn("postgres"), "postgres", pool, options)
 
-        def numbers() -> Iterator[int]:
-            if options.only is not None:
-                yield options.only
+
+def run_sqlserver_part(pool: ProcessPoolExecutor, options: argparse.Namespace) -> bool:
+    """Run on the T-SQL endpoint for tests; nothing to do where there is none."""
+    dsn = os.environ.get(VARIABLE, "")
+    if not dsn:
+        say(f"not run sqlserver: {NEEDED}")
+        return True
+    return _run_on(dsn, "sqlserver", pool, options)
+
+
+def _run_on(dsn: str, part: str, pool: ProcessPoolExecutor, options: argparse.Namespace) -> bool:
+    """Run orders on a database for a quarter of the time, then random schedules."""
+    if options.only is None and not _orders_on(dsn, part, pool, options):
+        return False
+    progress = Progress(part, f"{options.minutes:g} minutes")
+    limit_s = 60 * options.minutes * 3 / 4
+
+    def numbers() -> Iterator[int]:
+        if options.only is not None:
+            yield options.only
+            return
+        for first in itertools.count(options.first, running.DATABASE_CHUNK):
+            if progress.elapsed_s > limit_s:
                 return
-            for first in itertools.count(options.first, running.POSTGRES_CHUNK):
-                if progress.elapsed_s > limit_s:
-                    return
-                yield first
+            yield first
 
-        def submit(first: int) -> Future[Chunk]:
-            count = 1 if options.only is not None else running.POSTGRES_CHUNK
-            return pool.submit(running.run_postgres_chunk, dsn, options.seed, first, count)
+    def submit(first: int) -> Future[Chunk]:
+        count = 1 if options.only is not None else running.DATABASE_CHUNK
+        return pool.submit(running.run_database_chunk, dsn, options.seed, first, count)
 
-        return chunks_of(numbers(), submit, progress, workers=options.workers, part="postgres")
+    return chunks_of(numbers(), submit, progress, workers=options.workers, part=part)
 
 
-def _postgres_orders(pool: ProcessPoolExecutor, options: argparse.Namespace, dsn: str) -> bool:
-    progress = Progress("postgres orders", f"{options.minutes / 4:g} minutes")
+def _orders_on(dsn: str, part: str, pool: ProcessPoolExecutor, options: argparse.Namespace) -> bool:
+    progress = Progress(f"{part} orders", f"{options.minutes / 4:g} minutes")
     limit_s = 60 * options.minutes / 4
     cases = dict.fromkeys(reversed(all_cases()), 0)
 
@@ -185,7 +202,7 @@ def _postgres_orders(pool: ProcessPoolExecutor, options: argparse.Namespace, dsn
                 cases[entity, history] = first + ORDERS_CHUNK
                 yield functools.partial(
                     pool.submit,
-                    running.run_postgres_orders_chunk,
+                    running.run_database_orders_chunk,
                     dsn,
                     options.seed,
                     entity,
@@ -197,13 +214,18 @@ def _postgres_orders(pool: ProcessPoolExecutor, options: argparse.Namespace, dsn
         for count in running.as_they_end(calls(), ahead=2 * options.workers):
             progress.add(count)
     except ScheduleFailed as exc:
-        say(f"FAILED  postgres orders: {exc}")
+        say(f"FAILED  {part} orders: {exc}")
         return False
-    say(f"ok      postgres orders: {progress.text}")
+    say(f"ok      {part} orders: {progress.text}")
     return True
 
 
-_RUNS = {"orders": run_orders_part, "model": run_model_part, "postgres": run_postgres_part}
+_RUNS = {
+    "orders": run_orders_part,
+    "model": run_model_part,
+    "postgres": run_postgres_part,
+    "sqlserver": run_sqlserver_part,
+}
 
 
 def main(given: list[str] | None = None) -> int:
@@ -211,7 +233,7 @@ def main(given: list[str] | None = None) -> int:
     options = arguments(given)
     parts = options.part or PARTS
     if options.plant:
-        parts = [part for part in parts if part != "postgres"]
+        parts = [part for part in parts if part not in ON_DATABASES]
     if options.only is not None:
         parts = [part for part in parts if part != "orders"]
     say(f"seed {options.seed}, {options.workers} processes, {', '.join(parts)}")

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from storemirror.clock import SECOND_US, SystemClock
+from storemirror.sql.sqlserver.address import is_sqlserver
+from tests.exhaustive.database import DatabaseBackend, Session
+from tests.exhaustive.database_orders import run_database_orders
 from tests.exhaustive.faults import FAULTS, SOUND
 from tests.exhaustive.orders import OrdersDone, run_orders
-from tests.exhaustive.postgres import PostgresBackend, Session
-from tests.exhaustive.postgres_orders import run_postgres_orders
+from tests.exhaustive.postgres import PostgresSession
 from tests.exhaustive.schedule import Schedule, random_schedule
 from tests.exhaustive.shrink import minimal
 from tests.exhaustive.store import PureMirror
@@ -29,8 +31,8 @@ from tests.support.databases import new_database
 
 #: Schedules that a process runs before it reports.
 MODEL_CHUNK = 1_000
-POSTGRES_CHUNK = 20
-#: On PostgreSQL a schedule happens this long ago: its events may not lie in the future.
+DATABASE_CHUNK = 20
+#: On a database a schedule happens this long ago: its events may not lie in the future.
 _AGO_US = 48 * 3_600 * SECOND_US
 
 
@@ -88,10 +90,10 @@ def model_world(plant: str | None = None) -> World:
     return World(fault.make_backend, make_bus=fault.bus)
 
 
-def postgres_world(session: Session) -> World:
-    """Give a world on PostgreSQL."""
+def database_world(session: Session) -> World:
+    """Give a world on a database."""
     start_us = SystemClock().now_us() - _AGO_US
-    return World(functools.partial(PostgresBackend, session), start_us=start_us)
+    return World(functools.partial(DatabaseBackend, session), start_us=start_us)
 
 
 # In the processes.
@@ -125,24 +127,33 @@ def run_orders_case(entity: str, history: str, plant: str | None) -> OrdersDone:
 
 @functools.cache
 def _session(server_dsn: str) -> Session:
-    """Open this process's own database; it is closed when the process ends."""
-    session = Session(new_database(server_dsn, f"schedules_{os.getpid()}"))
+    """Open this process's own database or schema; it is closed when the process ends."""
+    session = _opened(server_dsn)
     multiprocessing.util.Finalize(None, session.close, exitpriority=10)
     return session
 
 
-def run_postgres_chunk(server_dsn: str, seed: int, first: int, count: int) -> Chunk:
-    """Run a chunk on PostgreSQL."""
+def _opened(server_dsn: str) -> Session:
+    if is_sqlserver(server_dsn):
+        # The driver is an extra, and loaded only where a server is.
+        from tests.exhaustive.sqlserver import SqlServerSession  # noqa: PLC0415
+
+        return SqlServerSession(server_dsn)
+    return PostgresSession(new_database(server_dsn, f"schedules_{os.getpid()}"))
+
+
+def run_database_chunk(server_dsn: str, seed: int, first: int, count: int) -> Chunk:
+    """Run a chunk on a database."""
     session = _session(server_dsn)
-    return run_schedules(seed, first, count, lambda: postgres_world(session))
+    return run_schedules(seed, first, count, lambda: database_world(session))
 
 
-def run_postgres_orders_chunk(
+def run_database_orders_chunk(
     server_dsn: str, seed: int, entity: str, history: str, first: int
 ) -> int:
-    """Run a chunk of a history's orders on PostgreSQL, every event twice."""
+    """Run a chunk of a history's orders on a database, every event twice."""
     session = _session(server_dsn)
-    return run_postgres_orders(session, entity, history, seed=seed, first=first)
+    return run_database_orders(session, entity, history, seed=seed, first=first)
 
 
 # In the parent.

@@ -18,7 +18,7 @@ from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
 from tests.contract.sql.side_door import Installed, Server
-from tests.exhaustive.postgres_orders import apply_all, order_schedules, prepared_schedules
+from tests.exhaustive.database_orders import apply_all, order_schedules, prepared_schedules
 from tests.support.events import deleted, written
 from tests.support.histories import HISTORIES, arrivals, splits
 from tests.support.reference import Reference

@@ -8,29 +8,22 @@ several origins, with repairs, damaged versions and events behind the horizon.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storemirror.clock import SystemClock
 from storemirror.event.change import Origin, version_of
-from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
 from tests.contract.sql.documents import Documents
-from tests.support.mirrors import MirrorUnderTest, assert_equal, installed_mirror
+from tests.contract.sql.side_door import Installed
 from tests.support.reference import Reference
-
-pytestmark = pytest.mark.postgres
 
 #: Few documents and moments, so that events meet.
 MOMENTS = range(1, 7)
 HORIZON = 3
-EVERY_TABLE = (
-    "dm_conversation, dm_participant, dm_message, dm_message_audit, follow_edge, user_block"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,43 +105,35 @@ STEPS = st.builds(
 SCHEDULES = st.lists(st.lists(STEPS, min_size=1, max_size=12), min_size=1, max_size=6)
 
 
-async def run_schedule(under_test: MirrorUnderTest, schedule: Sequence[Sequence[Step]]) -> None:
+async def run_schedule(sql: Installed, schedule: Sequence[Sequence[Step]]) -> None:
     """Empty the tables, run a schedule, and compare each outcome and every row."""
-    docs = Documents(under_test.model, SystemClock().now_us() - 3_600_000_000)
-    await under_test.execute("TRUNCATE storemirror." + EVERY_TABLE.replace(", ", ", storemirror."))
+    docs = Documents(sql.model, SystemClock().now_us() - 3_600_000_000)
+    await sql.clear()
     horizons = {}
     for entity in ("DmMessage", "FollowEdge"):
         horizons[entity] = docs.base_us + HORIZON
-        await under_test.execute(
-            "INSERT INTO storemirror.purge_horizon"
-            " VALUES (%s, timestamptz 'epoch' + %s * interval '1 microsecond')"
-            " ON CONFLICT (entity) DO UPDATE SET horizon_at = EXCLUDED.horizon_at",
-            (entity, horizons[entity]),
-        )
-    reference = Reference(under_test.model, horizon_us=horizons)
+        await sql.set_horizon(sql.model[entity], horizons[entity])
+    reference = Reference(sql.model, horizon_us=horizons)
     for steps in schedule:
         batch = [step.event(docs) for step in steps]
-        assert await under_test.mirror.apply(batch) == reference.apply(batch)
-    await assert_equal(under_test, reference)
-    assert await under_test.mirror.rollup_differences(under_test.model["DmMessage"], limit=1) == []
+        assert await sql.mirror.apply(batch) == reference.apply(batch)
+    await sql.assert_equal(reference)
+    assert await sql.mirror.rollup_differences(sql.model["DmMessage"], limit=1) == []
 
 
-async def test_random_schedules_end_as_the_model_says(
-    new_database: Callable[[], Awaitable[str]],
-) -> None:
+async def test_random_schedules_end_as_the_model_says(sql: Installed, example_count: int) -> None:
     """Whatever meets in a batch, each outcome and the end are those of the pure rule."""
-    async with installed_mirror(load_model(), await new_database()) as under_test:
-        loop = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
 
-        @settings(
-            max_examples=150,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        )
-        @given(SCHEDULES)
-        def every_schedule(schedule: list[list[Step]]) -> None:
-            # Hypothesis calls plain functions: it runs in a thread, the database on our loop.
-            running = asyncio.run_coroutine_threadsafe(run_schedule(under_test, schedule), loop)
-            running.result(timeout=60)
+    @settings(
+        max_examples=example_count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(SCHEDULES)
+    def every_schedule(schedule: list[list[Step]]) -> None:
+        # Hypothesis calls plain functions: it runs in a thread, the database on our loop.
+        running = asyncio.run_coroutine_threadsafe(run_schedule(sql, schedule), loop)
+        running.result(timeout=60)
 
-        await asyncio.to_thread(every_schedule)
+    await asyncio.to_thread(every_schedule)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from storemirror.clock import SystemClock
 from storemirror.sql.postgres.connection import Database, sql
 
 #: The writer with this application name waits; nobody else does.
 GATED: Final = "gated-writer"
+#: Application name of the writer beside it.
+OTHER: Final = "other-writer"
 _LOCK: Final = 4_711
 _WAIT_S: Final = 60.0
 _POLL_S: Final = 0.001
@@ -75,8 +77,19 @@ async def install_gates(database: Database, schema: str = "storemirror") -> None
         )
 
 
-class Gates:
-    """Closes and opens the gates, and sees who waits."""
+async def until(task: asyncio.Task[Any], holds: _Look) -> bool:
+    """Wait until a condition holds or a task is done; tells the former."""
+    clock = SystemClock()
+    async with asyncio.timeout(_WAIT_S):
+        while not task.done():
+            if await holds():
+                return True
+            await clock.sleep(_POLL_S)
+    return False
+
+
+class PostgresGates:
+    """Closes and opens the gates, and sees who waits; see `tests.exhaustive.database.Gates`."""
 
     def __init__(self, database: Database) -> None:
         """Name the database, past the writers."""
@@ -94,17 +107,17 @@ class Gates:
                 await conn.execute("DELETE FROM gates.closed")
                 await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
-    async def wait_for_gated(self, task: asyncio.Task[object]) -> bool:
+    async def wait_for_gated(self, task: asyncio.Task[Any]) -> bool:
         """Wait until the gated writer stands at the gate, or is done; tells whether it stands."""
-        return await self._until(task, self._is_at_gate)
+        return await until(task, self._is_at_gate)
 
-    async def wait_for_blocked(self, task: asyncio.Task[object]) -> bool:
+    async def wait_for_blocked(self, task: asyncio.Task[Any]) -> bool:
         """Wait until the gated writer waits for anybody's lock, or is done; tells the former."""
-        return await self._until(task, self._is_blocked)
+        return await until(task, self._is_blocked)
 
-    async def wait_for_other(self, task: asyncio.Task[object], application_name: str) -> bool:
-        """Wait until another writer is held up by the gated one, or is done; tells the former."""
-        return await self._until(task, lambda: self._is_held_up(application_name))
+    async def wait_for_other(self, task: asyncio.Task[Any]) -> bool:
+        """Wait until the other writer is held up by the gated one, or is done; tells the former."""
+        return await until(task, self._is_held_up)
 
     async def kill_gated(self) -> None:
         """Cut the gated writer's connection, and wait until its transaction is gone."""
@@ -113,15 +126,6 @@ class Gates:
             " WHERE application_name = %s AND datname = current_database()",
             (GATED,),
         )
-
-    async def _until(self, task: asyncio.Task[object], holds: _Look) -> bool:
-        clock = SystemClock()
-        async with asyncio.timeout(_WAIT_S):
-            while not task.done():
-                if await holds():
-                    return True
-                await clock.sleep(_POLL_S)
-        return False
 
     async def _is_at_gate(self) -> bool:
         found = await self._database.fetch(
@@ -140,12 +144,12 @@ class Gates:
         )
         return bool(found)
 
-    async def _is_held_up(self, application_name: str) -> bool:
+    async def _is_held_up(self) -> bool:
         found = await self._database.fetch(
             "SELECT FROM pg_stat_activity AS o, pg_stat_activity AS g"
             " WHERE o.application_name = %s AND o.datname = current_database()"
             " AND g.application_name = %s AND g.datname = current_database()"
             " AND g.pid = ANY (pg_blocking_pids(o.pid))",
-            (application_name, GATED),
+            (OTHER, GATED),
         )
         return bool(found)

@@ -105,6 +105,19 @@ async def rebased(ledger: RebaseLedger, mark_us: int, *, run: str, until: Rebase
         await ledger.advance(run, after=after, to=to, mark_us=mark)
 
 
+def declared_tables(model: Model) -> list[str]:
+    """Give the name of every table that a declaration makes."""
+    return [
+        name
+        for entity in model
+        for name in (
+            entity.name,
+            *(child.name for child in entity.children),
+            *([f"{entity.name}Audit"] if entity.has_audit else []),
+        )
+    ]
+
+
 async def all_rows(mirror: SqlMirror, entity: Entity) -> dict[Key, MirrorRow]:
     """Read a whole table."""
     return {row.key: row async for row in mirror.rows(entity, after=None, up_to=None)}

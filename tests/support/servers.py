@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from storemirror.model.load import load_model
+
 if TYPE_CHECKING:
-    from tests.contract.sql.side_door import Server
+    from tests.contract.sql.side_door import Installed, Server
 
 #: Names a T-SQL endpoint: mssql://user:password@host:port/database.
 VARIABLE: Final = "STOREMIRROR_TEST_SQLSERVER"
@@ -48,9 +50,15 @@ async def server(dialect: str, new_database: Callable[[], Awaitable[str]]) -> As
             yield PostgresServer(new_database, until_end)
             return
         # The driver is an extra, and loaded only where a server is.
-        from tests.contract.sql.sqlserver import (  # noqa: PLC0415
+        from tests.contract.sql.sqlserver_server import (  # noqa: PLC0415
             SqlServerServer,
             working_dsn,
         )
 
         yield SqlServerServer(await working_dsn(sqlserver_dsn()), until_end)
+
+
+@pytest.fixture
+async def sql(server: Server) -> Installed:
+    """The built-in entities, installed in a new database."""
+    return await server.installed(load_model())

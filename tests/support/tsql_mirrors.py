@@ -17,20 +17,9 @@ from tests.support.tsql_events import events_json, keys_json
 SCHEMA: Final = "ms"
 
 
-def deploy(server: TsqlServer, made: Rendering, *, fault: tuple[str, str] = ("", "")) -> None:
-    """
-    Do what `schema apply` does.
-
-    Args:
-        server: takes it.
-        made: the declarations.
-        fault: what is replaced in the procedures, and by what.
-    """
+def deploy(server: TsqlServer, made: Rendering, procedures: Sequence[str]) -> None:
+    """Do what `schema apply` does, with these procedures."""
     server.install(made.tables_batches())
-    procedures = made.procedures_batches()
-    if fault[0]:
-        assert any(fault[0] in batch for batch in procedures)
-        procedures = [batch.replace(*fault) for batch in procedures]
     server.install(procedures)
     server.install(made.adopt_batches())
     server.call(
@@ -66,7 +55,11 @@ class TsqlMirror:
 
     def deploy(self) -> None:
         """Do what `schema apply` does."""
-        deploy(self.server, self.rendering, fault=self._fault)
+        procedures = self.rendering.procedures_batches()
+        if self._fault[0]:
+            assert any(self._fault[0] in batch for batch in procedures)
+            procedures = [batch.replace(*self._fault) for batch in procedures]
+        deploy(self.server, self.rendering, procedures)
 
     def call(self, name: str, **parameters: object) -> list[tuple[Any, ...]]:
         """Call a procedure by its declared-style name; gives its result set."""

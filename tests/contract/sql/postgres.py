@@ -12,6 +12,7 @@ import pytest
 from storemirror.clock import SystemClock, us_from_datetime
 from storemirror.errors import SqlUnavailable, StoreMirrorError
 from storemirror.model.entity import Entity, Model
+from storemirror.model.mapping import JsonScalar
 from storemirror.sql.names import snake_case
 from storemirror.sql.port import RowEvent
 from storemirror.sql.postgres.batch import BatchEncoder
@@ -19,7 +20,14 @@ from storemirror.sql.postgres.connection import sql
 from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
-from tests.support.mirrors import PROJECT, SCHEMA, STORE, MirrorUnderTest, assert_equal
+from tests.support.mirrors import (
+    PROJECT,
+    SCHEMA,
+    STORE,
+    MirrorUnderTest,
+    assert_equal,
+    declared_tables,
+)
 from tests.support.planted import plant
 from tests.support.reference import Key, Reference
 
@@ -99,12 +107,37 @@ class PostgresInstalled(MirrorUnderTest):
         )
         assert await self.execute(query, (value, "/".join(key))) == 1
 
+    async def damage_contents(
+        self, entity: Entity, key: Key, columns: Mapping[str, JsonScalar]
+    ) -> None:
+        changes = [
+            sql.SQL("{} = %s").format(sql.Identifier(snake_case(column))) for column in columns
+        ]
+        query = sql.SQL("UPDATE {} SET {} WHERE {} = %s").format(
+            _table(entity.name), sql.SQL(", ").join(changes), _joined_key(entity)
+        )
+        assert await self.execute(query, (*columns.values(), "/".join(key))) == 1
+
+    async def set_applied_at(self, entity: Entity, moments: Mapping[Key, int]) -> None:
+        query = sql.SQL(
+            "UPDATE {} SET applied_at = timestamptz 'epoch' + %s * interval '1 microsecond'"
+            " WHERE {} = %s"
+        ).format(_table(entity.name), _joined_key(entity))
+        for key, moment_us in moments.items():
+            await self.execute(query, (moment_us, "/".join(key)))
+
     async def damage_children(self, entity: Entity, key: Key) -> None:
         for child in entity.children:
             query = sql.SQL("DELETE FROM {} WHERE {} = %s").format(
                 _table(child.name), _joined_key(entity)
             )
             await self.execute(query, ("/".join(key),))
+
+    async def clear(self) -> None:
+        tables = [snake_case(name) for name in declared_tables(self.model)]
+        await self.execute_text(
+            "; ".join(f"DELETE FROM {SCHEMA}.{name}" for name in (*tables, "purge_horizon"))
+        )
 
     async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:
         names = [sql.Identifier(snake_case(k.name)) for k in entity.keys]

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from storemirror.model.entity import Entity, Model
+from storemirror.model.mapping import JsonScalar
 from storemirror.sql.port import RebaseLedger, RebaseStep, RowEvent, SchemaAdmin, SqlMirror
 from tests.support.reference import Key, Reference
 
@@ -115,8 +116,22 @@ class Installed(Protocol):
         """Overwrite one aggregate."""
         ...
 
+    async def damage_contents(
+        self, entity: Entity, key: Key, columns: Mapping[str, JsonScalar]
+    ) -> None:
+        """Overwrite a document's columns: declared name -> value as it is mapped."""
+        ...
+
+    async def set_applied_at(self, entity: Entity, moments: Mapping[Key, int]) -> None:
+        """Let rows have been applied at moments, microseconds since the Unix epoch."""
+        ...
+
     async def damage_children(self, entity: Entity, key: Key) -> None:
         """Remove all child rows of a document."""
+        ...
+
+    async def clear(self) -> None:
+        """Remove every row, and every purge horizon."""
         ...
 
     async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import pytest
@@ -12,6 +10,8 @@ import pytest
 from storemirror.clock import datetime_from_us, us_from_datetime
 from storemirror.errors import SqlUnavailable, StoreMirrorError
 from storemirror.model.entity import Entity, Model
+from storemirror.model.mapping import JsonScalar
+from storemirror.model.types import ColumnType
 from storemirror.sql.names import pascal_case
 from storemirror.sql.port import RebaseStep, RowEvent
 from storemirror.sql.sqlserver.batch import BatchEncoder
@@ -21,7 +21,6 @@ from storemirror.sql.sqlserver.connection import (
     Parameter,
     Row,
     Sql,
-    composed,
     in_utc,
 )
 from storemirror.sql.sqlserver.facts import read_facts
@@ -31,22 +30,14 @@ from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.schema import SqlServerSchema
-from tests.support.mirrors import assert_equal, rebased
+from tests.support.mirrors import assert_equal, declared_tables, rebased
 from tests.support.planted import planted
 from tests.support.reference import Key, Reference
 
-_NUMBERS = itertools.count(1)
-_ABSENT = "absent"
 #: A row whose lock is not had in this time is somebody else's.
 _HELD_AFTER_S = 0.1
-_BETWEEN = "\nGO\n"
-#: Tables first: what refers to them goes with them, and no procedure holds one back.
-_OBJECTS = """
-SELECT o.name, RTRIM(o.type) FROM sys.objects AS o
-JOIN sys.schemas AS s ON s.schema_id = o.schema_id
-WHERE s.name = {schema} AND RTRIM(o.type) IN (N'U', N'V', N'P') AND o.parent_object_id = 0;
-"""
-_WORDS = {"U": "TABLE", "V": "VIEW", "P": "PROCEDURE"}
+#: What a text of batches has between two of them.
+BETWEEN = "\nGO\n"
 
 
 class SqlServerSpelling:
@@ -142,11 +133,40 @@ class SqlServerInstalled:
         )
         assert changed == 1
 
+    async def damage_contents(
+        self, entity: Entity, key: Key, columns: Mapping[str, JsonScalar]
+    ) -> None:
+        moments = {c.name for c in entity.columns if c.type is ColumnType.TIMESTAMP}
+        changes, given = [], []
+        for column, value in columns.items():
+            place = "CAST(LEFT(?, 26) AS DATETIME2(6))" if column in moments else "?"
+            if value is not None:
+                assert isinstance(value, str | int)
+                given.append(value)
+            changes.append(f"{quoted(pascal_case(column))} = {'NULL' if value is None else place}")
+        changed = await self._changed(
+            f"UPDATE {self._table(entity.name)} SET {', '.join(changes)} WHERE {_is_key(entity)};",
+            (*given, *key),
+        )
+        assert changed == 1
+
+    async def set_applied_at(self, entity: Entity, moments: Mapping[Key, int]) -> None:
+        for key, moment_us in moments.items():
+            await self._changed(
+                f"DECLARE @At DATETIME2(6) = ?;\nUPDATE {self._table(entity.name)}"
+                f" SET AppliedAt = @At WHERE {_is_key(entity)};",
+                (_moment(moment_us), *key),
+            )
+
     async def damage_children(self, entity: Entity, key: Key) -> None:
         for child in entity.children:
             await self._changed(
                 f"DELETE FROM {self._table(child.name)} WHERE {_is_key(entity)};", key
             )
+
+    async def clear(self) -> None:
+        for name in (*declared_tables(self.model), "StoreMirrorPurgeHorizon"):
+            await self._changed(f"DELETE FROM {self._table(name)};")
 
     async def make_stubs(self, entity: Entity, keys: Iterable[Key]) -> None:
         names = ", ".join(quoted(pascal_case(k.name)) for k in entity.keys)
@@ -171,7 +191,7 @@ class SqlServerInstalled:
             "DECLARE @Entity NVARCHAR(200) = ?, @At DATETIME2(6) = ?;\n"
             f"UPDATE {table} SET HorizonAt = @At WHERE Entity = @Entity;\n"
             f"IF @@ROWCOUNT = 0 INSERT INTO {table} (Entity, HorizonAt) VALUES (@Entity, @At);",
-            (entity.name, datetime_from_us(at_us).replace(tzinfo=None).isoformat()),
+            (entity.name, _moment(at_us)),
         )
 
     async def horizon_us(self, entity: Entity) -> int | None:
@@ -286,9 +306,15 @@ class SqlServerInstalled:
         await self._alone(batch)
 
     async def plant(self, *changes: tuple[str, str]) -> None:
-        made = self.rendering if self.honours_locks else self.rendering.with_drop_create()
-        text = planted(_BETWEEN.join(made.procedures_batches()), *changes)
-        await self.install(text.split(_BETWEEN))
+        made = await self.deployed()
+        text = planted(BETWEEN.join(made.procedures_batches()), *changes)
+        await self.install(text.split(BETWEEN))
+
+    async def deployed(self) -> Rendering:
+        """Give the texts that the server takes: only Microsoft's knows CREATE OR ALTER."""
+        async with self.database.session() as session:
+            facts = await read_facts(session)
+        return self.rendering if facts.is_microsofts else self.rendering.with_drop_create()
 
     async def install(self, batches: Sequence[str]) -> None:
         """Run batches, one after the other."""
@@ -359,93 +385,9 @@ class SqlServerInstalled:
             await session.run_alone(Sql(batch), CALL_TIMEOUT_S)
 
 
-class SqlServerServer:
-    """See `Server`: one database; a new schema in it stands for a new database."""
-
-    def __init__(self, dsn: str, until_end: contextlib.AsyncExitStack) -> None:
-        self._dsn = dsn
-        self._until_end = until_end
-
-    async def new_database(self) -> str:
-        name = f"test_{os.getpid()}_{next(_NUMBERS)}"
-        self._until_end.push_async_callback(self._drop, name)
-        await self._drop(name)
-        return name
-
-    def schema_name(self, address: str) -> str:
-        return address
-
-    async def absent_database(self) -> str:
-        return _ABSENT
-
-    async def opened(
-        self,
-        address: str,
-        model: Model,
-        *,
-        project: str = "demo",
-        store: str = "(default)",
-        procedures: Mapping[str, str] | None = None,
-    ) -> SqlServerInstalled:
-        dsn = _elsewhere(self._dsn) if address == _ABSENT else self._dsn
-        installed = SqlServerInstalled(
-            model, dsn, address, project=project, store=store, procedures=procedures or {}
-        )
-        self._until_end.push_async_callback(installed.database.aclose)
-        return installed
-
-    async def installed(self, model: Model) -> SqlServerInstalled:
-        made = await self.opened(await self.new_database(), model)
-        await made.schema.apply()
-        await made.mirror.verify_schema()
-        async with made.database.session() as session:
-            made.honours_locks = (await read_facts(session)).is_microsofts
-        return made
-
-    async def _drop(self, schema: str) -> None:
-        """Drop a schema with all that is in it."""
-        database = Database(self._dsn, max_size=1)
-        try:
-            found = await database.fetch(composed(_OBJECTS, schema=text(schema)))
-            async with database.session() as session:
-                for name, kind in found:
-                    drop = f"DROP {_WORDS[kind]} {quoted(schema)}.{quoted(name)};"
-                    await session.run_alone(Sql(drop), CALL_TIMEOUT_S)
-                is_there = f"SELECT COUNT(*) FROM sys.schemas WHERE name = {text(schema)};"
-                if await session.run(Sql(is_there), (), CALL_TIMEOUT_S) != [[(0,)]]:
-                    drop = f"DROP SCHEMA {quoted(schema)};"
-                    await session.run_alone(Sql(drop), CALL_TIMEOUT_S)
-        finally:
-            await database.aclose()
-
-
-def _said_ways(dsn: str) -> tuple[str, ...]:
-    """Give the DSN as it is, and, when it says nothing of encryption, without proof and without."""
-    weaker = ("trust_server_certificate=yes", "encrypt=no")
-    return (dsn,) if "?" in dsn else (dsn, *(f"{dsn}?{option}" for option in weaker))
-
-
-async def working_dsn(dsn: str) -> str:
-    """Find how a test server is reached: it has seldom a certificate that anybody vouches for."""
-    for said in _said_ways(dsn):
-        database = Database(said, max_size=1)
-        try:
-            await database.fetch("SELECT 1;")
-        except StoreMirrorError:
-            if said == _said_ways(dsn)[-1]:
-                raise
-        else:
-            return said
-        finally:
-            await database.aclose()
-    raise AssertionError("there is one way at least")
-
-
-def _elsewhere(dsn: str) -> str:
-    """Give the DSN of a database that there is not, on the same server."""
-    place, _, options = dsn.partition("?")
-    base = place.rpartition("/")[0]
-    return f"{base}/storemirror_absent{f'?{options}' if options else ''}"
+def _moment(at_us: int) -> str:
+    """Write a moment as a DATETIME2 is read."""
+    return datetime_from_us(at_us).replace(tzinfo=None).isoformat()
 
 
 def _is_key(entity: Entity) -> str:

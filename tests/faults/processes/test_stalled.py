@@ -11,9 +11,7 @@ import pytest
 
 from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER, Message, SubscriptionSpec, TopicSpec
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
-from storemirror.clock import SystemClock, datetime_from_us
-from storemirror.event.value import encode_fields
-from storemirror.source.port import Write
+from storemirror.clock import SystemClock
 from storemirror.sql.postgres.connection import (
     BUS,
     DOCUMENTS,
@@ -24,8 +22,7 @@ from storemirror.sql.postgres.connection import (
 )
 from tests.contract.sql.side_door import Installed
 from tests.faults.processes.child import BEFORE_COMMIT
-from tests.faults.processes.world import SETTINGS, World, wait_for
-from tests.integration.apply.pipe import START_US as SENT_US
+from tests.faults.processes.world import SETTINGS, World, a_message, wait_for
 from tests.support.mirrors import MirrorUnderTest
 
 STALL_S = 1.0
@@ -54,19 +51,11 @@ async def test_row_locks_of_a_stopped_writer_are_taken_from_it(world: World) -> 
     await world.account()
 
 
-def a_message(conversation: str, message: str) -> Write:
-    """Write a message."""
-    fields = {"senderId": "u1", "body": "hello", "sentAt": datetime_from_us(SENT_US)}
-    return Write(
-        path=f"conversations/{conversation}/messages/{message}", fields=encode_fields(fields)
-    )
-
-
 async def test_a_writer_stopped_while_it_waits_for_a_row_holds_up_nobody(
-    world: World, installed: Installed
+    world: World, sql: Installed
 ) -> None:
     """Its batch ends at the server, which waits for nobody to take the answer."""
-    if not installed.honours_locks:
+    if not sql.honours_locks:
         pytest.skip("needs SQL Server: this server passes over lock hints, and so has no order")
     conversation = world.model["DmConversation"]
     await world.commit(a_message(FIRST, "m1"), a_message(LAST, "m1"))
@@ -74,12 +63,12 @@ async def test_a_writer_stopped_while_it_waits_for_a_row_holds_up_nobody(
     await world.settled()
 
     async def is_waiting() -> bool:
-        return await installed.is_held(conversation, (FIRST,))
+        return await sql.is_held(conversation, (FIRST,))
 
     async def is_free() -> bool:
         return not await is_waiting()
 
-    async with installed.holding(conversation, (LAST,)):
+    async with sql.holding(conversation, (LAST,)):
         await world.commit(a_message(FIRST, "m2"), a_message(LAST, "m2"))
         await wait_for(is_waiting)
         stopped.send(signal.SIGSTOP)

@@ -31,9 +31,10 @@ from storemirror.bus.port import (
 from storemirror.bus.postgres import PostgresBusAdmin, PostgresConsumer, PostgresPublisher
 from storemirror.check.result import CheckSettings
 from storemirror.check.run import run_check
-from storemirror.clock import SystemClock
+from storemirror.clock import SystemClock, datetime_from_us
 from storemirror.demo.app import SocialApp
 from storemirror.errors import BusUnavailable, SqlUnavailable
+from storemirror.event.value import encode_fields
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
@@ -42,7 +43,7 @@ from storemirror.source.relay import TriggerRelay
 from storemirror.source.reread import SourceReread
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
 from tests.faults.processes.child import Line, Orders, run_writer
-from tests.integration.apply.pipe import SOURCE
+from tests.integration.apply.pipe import SOURCE, START_US
 from tests.support.mirrors import Audited, MirrorUnderTest, installed_mirror
 from tests.support.proxy import Proxy
 
@@ -214,6 +215,14 @@ class Named(Protocol):
     """What is asked of a dialect's rendering here."""
 
     schema_name: str
+
+
+def a_message(conversation: str, message: str) -> Write:
+    """Give a write of a message, of which the app knows nothing."""
+    fields = {"senderId": "u1", "body": "hello", "sentAt": datetime_from_us(START_US)}
+    return Write(
+        path=f"conversations/{conversation}/messages/{message}", fields=encode_fields(fields)
+    )
 
 
 class World:

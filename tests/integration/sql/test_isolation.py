@@ -1,4 +1,9 @@
-"""PostgreSQL only: what the procedures ask of the transaction that calls them."""
+"""
+PostgreSQL only: what the procedures ask of the transaction that calls them.
+
+SQL Server's adapter says its level at every connection, and knows no answer before the commit;
+what snapshots for readers change there is seen in tests/integration/sqlserver/test_snapshots.py.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from storemirror.model.load import load_model
 from storemirror.model.mapping import JsonScalar, MappedRow
 from storemirror.sql.port import RowEvent, UnverifiedDocument
 from tests.contract.sql.documents import Documents
+from tests.standins.tsql.installed import installed_on_postgres
 from tests.support.declarations import EVERY_KIND
-from tests.support.sqlserver_on_postgres import on_postgres
 from tests.support.tsql_mirrors import SCHEMA, TsqlMirror, tsql_mirror
 
 pytestmark = pytest.mark.postgres
@@ -157,7 +157,7 @@ async def test_a_mark_is_stored_and_cleared_by_its_own_key(
         )
         for number in range(2)
     ]
-    with on_postgres(model, await new_database(), leaves_escapes=leaves_escapes) as sql:
+    with installed_on_postgres(model, await new_database(), leaves_escapes=leaves_escapes) as sql:
         await sql.mirror.mark_unverified(marks)
         await sql.mirror.mark_unverified(marks)
         listed = await sql.mirror.unverified()

@@ -26,7 +26,9 @@ from tests.contract.sql import (
     test_unverified,
 )
 from tests.contract.sql.documents import Documents
-from tests.support.sqlserver_on_postgres import OnPostgres, on_postgres
+from tests.faults.sql import test_planted_faults
+from tests.schedules import test_random
+from tests.standins.tsql.installed import OnPostgres, installed_on_postgres
 
 pytestmark = pytest.mark.postgres
 
@@ -40,6 +42,8 @@ SUITES = (
     test_rebase,
     test_refusals,
     test_unverified,
+    test_planted_faults,
+    test_random,
 )
 #: What it cannot show: locks between connections, triggers, the catalogue, and a JSON column's
 #: check of its contents, which PostgreSQL does by itself.
@@ -61,6 +65,12 @@ for _suite in SUITES:
             globals()[_name] = _test
 
 
+@pytest.fixture
+def dialect() -> str:
+    """Have what is planted planted in T-SQL."""
+    return "sqlserver"
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
     """The built-in entities."""
@@ -80,9 +90,15 @@ def base_us() -> int:
 
 
 @pytest.fixture
+def example_count() -> int:
+    """How many random schedules are run: a statement that is rewritten takes a while."""
+    return 8
+
+
+@pytest.fixture
 async def sql(
     model: Model, new_database: Callable[[], Awaitable[str]]
 ) -> AsyncIterator[OnPostgres]:
     """The built-in entities, installed as `schema apply` does."""
-    with on_postgres(model, await new_database()) as made:
+    with installed_on_postgres(model, await new_database()) as made:
         yield made

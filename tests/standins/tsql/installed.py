@@ -1,9 +1,9 @@
-"""A mirror in SQL Server whose every batch is run by PostgreSQL; see tests/standins/tsql."""
+"""SQL Server's adapter over the stand-in, as the contract suite needs it: in one connection."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import psycopg
@@ -13,6 +13,7 @@ from storemirror.sql.sqlserver.batch import BatchEncoder
 from storemirror.sql.sqlserver.connection import Database
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
 from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
+from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.tables import wanted_tables
 from tests.contract.sql.sqlserver import SqlServerInstalled
 from tests.standins.tsql.batches import BatchDatabase, BatchServer
@@ -32,12 +33,19 @@ class OnPostgres(SqlServerInstalled):
             procedures={},
         )
         self.honours_locks = False
+        self._server = server
         self.database = cast("Database", BatchDatabase(server))
         self.mirror = SqlServerMirror(
             self.database, self.rendering, project="demo", store="(default)"
         )
         self.mirror._encoder = BatchEncoder(model, {e.name: 1 for e in model})
         self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+
+    async def deployed(self) -> Rendering:
+        return self.rendering
+
+    async def install(self, batches: Sequence[str]) -> None:
+        self._server.install(batches)
 
     async def column_names(self, table: str) -> set[str]:
         found = await super().column_names(table)
@@ -47,10 +55,12 @@ class OnPostgres(SqlServerInstalled):
 
 
 @contextlib.contextmanager
-def on_postgres(model: Model, dsn: str, *, leaves_escapes: bool = False) -> Iterator[OnPostgres]:
-    """Install declarations as `schema apply` does, and lend the mirror."""
+def installed_on_postgres(
+    model: Model, dsn: str, *, leaves_escapes: bool = False
+) -> Iterator[OnPostgres]:
+    """Install as `schema apply` does into an empty database, and lend the mirror."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         server = BatchServer(conn, leaves_escapes=leaves_escapes)
         made = OnPostgres(model, server)
-        deploy(server, made.rendering)
+        deploy(server, made.rendering, made.rendering.procedures_batches())
         yield made

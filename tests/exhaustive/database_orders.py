@@ -1,5 +1,5 @@
 """
-Every event twice, in every order, in every split into batches, on PostgreSQL as far as it fits.
+Every event twice, in every order, in every split into batches, on a database as far as it fits.
 
 Each such schedule has a document of its own, so that hundreds run in the same batches.
 """
@@ -14,9 +14,9 @@ from storemirror.clock import SystemClock
 from storemirror.model.entity import Model
 from storemirror.sql.port import RowEvent, SqlMirror
 from tests.exhaustive.backend import ScheduleFailed
+from tests.exhaustive.database import Session
 from tests.exhaustive.documents import Document, built_in_model
 from tests.exhaustive.orders import history_events, schedule_count
-from tests.exhaustive.postgres import Session
 from tests.support.histories import doubled_arrivals, splits
 from tests.support.mirrors import Audited, assert_equal
 from tests.support.reference import Reference
@@ -49,7 +49,7 @@ def has_orders(history: str, first: int) -> bool:
     return count > ALL_LIMIT or first < count
 
 
-def run_postgres_orders(
+def run_database_orders(
     session: Session, entity: str, history: str, *, seed: int, first: int, count: int = CHUNK
 ) -> int:
     """
