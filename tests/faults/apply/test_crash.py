@@ -1,17 +1,22 @@
-"""The writer dies at each named step; another one finishes, and both sides are equal."""
+"""
+The writer dies at each named step; another one finishes, and both sides are equal.
+
+Over each bus, into the mirror of each dialect.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import cast
 
 import pytest
 
 from storemirror.apply.port import Step
 from storemirror.bus.port import Delivery
-from tests.integration.apply.pipe import Pipe, a_change, a_chat_message, a_follow
-
-pytestmark = pytest.mark.postgres
+from tests.contract.sql.side_door import Installed
+from tests.integration.apply.pipe import Pipe, a_change, a_chat_message, a_follow, open_pipe
+from tests.support.mirrors import MirrorUnderTest
 
 BUSES = ("memory", "postgres", "servicebus")
 
@@ -21,6 +26,17 @@ CHANGES = [
     *(a_follow(number) for number in range(10)),
     a_change("users/u1/following/v", None, 10**15),
 ]
+
+
+@pytest.fixture
+async def pipe(
+    request: pytest.FixtureRequest, sql: Installed, new_database: Callable[[], Awaitable[str]]
+) -> AsyncIterator[Pipe]:
+    """A pipe into the mirror of each dialect."""
+    # What these tests ask of it every dialect's has.
+    mirrored = cast("MirrorUnderTest", sql)
+    async with open_pipe(new_database, bus=request.param, mirrored=mirrored) as opened:
+        yield opened
 
 
 class Struck(Exception):

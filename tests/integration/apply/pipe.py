@@ -332,17 +332,33 @@ async def servicebus_bus() -> AsyncIterator[BusUnderTest]:
 
 
 @contextlib.asynccontextmanager
-async def open_pipe(new_database: Callable[[], Awaitable[str]], *, bus: str) -> AsyncIterator[Pipe]:
-    """Lend a pipe from a bus, "memory", "postgres" or "servicebus", to a database of its own."""
+async def open_pipe(
+    new_database: Callable[[], Awaitable[str]],
+    *,
+    bus: str,
+    mirrored: MirrorUnderTest | None = None,
+) -> AsyncIterator[Pipe]:
+    """
+    Lend a pipe from a bus to a mirror.
+
+    Args:
+        new_database: gives the address of an empty database.
+        bus: "memory", "postgres" or "servicebus".
+        mirrored: one that is installed already; by default it has a database of its own.
+    """
     model = load_model()
     opening = {"memory": memory_bus, "servicebus": servicebus_bus}.get(bus)
     opened = postgres_bus(await new_database()) if opening is None else opening()
-    async with opened as parts, installed_mirror(model, await new_database()) as under_test:
+    async with opened as parts, contextlib.AsyncExitStack() as stack:
+        if mirrored is None:
+            mirrored = await stack.enter_async_context(
+                installed_mirror(model, await new_database())
+            )
         spec = SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER)
         await parts.admin.provision(TopicSpec(subscriptions=(spec,)))
         yield Pipe(
             model,
-            under_test,
+            mirrored,
             parts.publisher,
             parts.admin,
             parts.new_consumer,
