@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from storemirror.clock import SystemClock
-from tests.faults.processes.world import SETTINGS, World, a_message
+from tests.faults.processes.world import LONG_LOCK_S, SETTINGS, World, a_message
 from tests.support.mirrors import MirrorUnderTest
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.soak import Scale
@@ -48,8 +48,12 @@ async def test_a_call_whose_answer_is_lost_is_made_again(
 
 async def test_a_batch_whose_answer_is_lost_is_applied_again(world: World, proxy: Proxy) -> None:
     """On SQL Server it is committed by then: a transaction is one batch, its commit included."""
-    one_lane = replace(SETTINGS, lane_count=1)
-    writer = world.start_writer(through=proxy, settings=one_lane)
+    # A lock that ran out under load would make duplicates of its own.
+    await world.provision(LONG_LOCK_S)
+    unhurried = replace(
+        SETTINGS, lane_count=1, lock_duration_s=LONG_LOCK_S, retry_within_s=LONG_LOCK_S / 2
+    )
+    writer = world.start_writer(through=proxy, settings=unhurried)
     await world.has_started(writer)
     # With its conversation's row there, a batch of messages is one call, and goes through.
     await world.commit(a_message("c", "m"))
@@ -62,8 +66,9 @@ async def test_a_batch_whose_answer_is_lost_is_applied_again(world: World, proxy
     assert len(await world.stop_writers()) == 1, "it has not ended of it"
     await world.account()
     _, outcomes = world.reported()
-    is_one_batch = not isinstance(world.mirrored, MirrorUnderTest)
-    assert (outcomes["duplicate"] > 0) is is_one_batch, "committed before, and not heard of"
+    # PostgreSQL's may be asked to commit in a message of its own, which was not sent yet.
+    may_be_undone = isinstance(world.mirrored, MirrorUnderTest)
+    assert outcomes["duplicate"] > 0 or may_be_undone, "committed before, and not heard of"
 
 
 async def test_a_network_that_falls_silent_is_waited_out(world: World, proxy: Proxy) -> None:
