@@ -9,6 +9,7 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     ├── SwitchedOff                 7   the master switch is off; nothing was read or written
     ├── TransientError              5   written or not is unknown; retry: calls are idempotent
     │   ├── BusUnavailable
+    │   │   └── SettledInPart           of some deliveries; nobody knows of the others
     │   ├── SqlUnavailable
     │   │   └── RebaseUnderWay          the mirror takes no events for a while; nothing written
     │   ├── SourceUnavailable
@@ -38,7 +39,7 @@ A difference between both sides is not an error: see `storemirror.check.compare.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -140,6 +141,15 @@ class BusUnavailable(TransientError):
         "its disk and takes writes, and whether user, password and database in STOREMIRROR_BUS_DSN "
         "are right."
     )
+
+
+class SettledInPart(BusUnavailable):
+    """The bus took note of some settlements of a call, and not of others."""
+
+    def __init__(self, message: str, *, unsettled: Collection[int]) -> None:
+        """Keep the sequence numbers of which nothing is known, or that are lost."""
+        super().__init__(message)
+        self.unsettled = unsettled
 
 
 class SqlUnavailable(TransientError):

@@ -298,7 +298,7 @@ class Parts:
             on_batch: likewise.
         """
         return create_sql_writer_processor(
-            consumer=consumer or await self.consumer(),
+            consumer=consumer or await self.consumer(lock_duration_s=lock_duration_s),
             publisher=await self.publisher(),
             mirror=await self.mirror(),
             model=self.model,
@@ -421,12 +421,21 @@ class Parts:
         self._stack.push_async_callback(publisher.aclose)
         return publisher
 
-    async def consumer(self) -> Consumer:
-        """Give a consumer of the writer's subscription."""
+    async def consumer(self, *, lock_duration_s: float | None = None) -> Consumer:
+        """
+        Give a consumer of the writer's subscription.
+
+        Args:
+            lock_duration_s: see `topic`.
+        """
         bus = await self._bus()
-        consumer: Consumer = bus.consumer(
-            self.clock, subscription=self.subscription, topic=self.settings.bus.topic
-        )
+        place = {"subscription": self.subscription, "topic": self.settings.bus.topic}
+        consumer: Consumer
+        if isinstance(bus, PostgresBus):
+            consumer = bus.consumer(self.clock, **place)
+        else:
+            lock_s = self.topic(lock_duration_s=lock_duration_s).subscriptions[0].lock_duration_s
+            consumer = bus.consumer(self.clock, **place, lock_duration_s=lock_s)
         self._stack.push_async_callback(consumer.aclose)
         return consumer
 

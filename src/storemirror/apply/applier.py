@@ -122,7 +122,7 @@ class Applier:
                 [t for t, o in zip(part, outcomes, strict=True) if o is Outcome.EXPIRED]
             )
         await self._strike(Step.AFTER_APPLY_BEFORE_COMPLETE, part)
-        settled = await self._settler.complete(
+        settled, unsure = await self._settler.complete(
             [t.delivery for t in part if t.delivery.sequence_number not in waiting]
         )
         if self._on_batch is not None:
@@ -130,6 +130,7 @@ class Applier:
                 BatchReport(
                     lane=lane,
                     settled=settled,
+                    unsure=unsure,
                     outcomes=outcomes,
                     latencies_us=[latency_us for _, latency_us in latencies],
                 )

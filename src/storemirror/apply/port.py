@@ -60,6 +60,8 @@ class BatchReport:
     lane: int
     #: Deliveries that are settled for good; those whose lock was lost are left out.
     settled: Sequence[Delivery]
+    #: Those of which the bus gave no answer: they are settled, or come again.
+    unsure: Sequence[Delivery]
     #: An outcome for each event of the batch; more than `settled` when locks were lost.
     outcomes: Sequence[Outcome]
     #: Commit to visible, microseconds, of the live events that were applied.

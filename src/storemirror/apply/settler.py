@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -10,10 +11,19 @@ from storemirror.apply.hand import Hand
 from storemirror.apply.retry import Retry
 from storemirror.apply.stats import WriterStats
 from storemirror.bus.port import Consumer, Delivery, Rejection
-from storemirror.errors import TransientError
+from storemirror.errors import SettledInPart, TransientError
 from storemirror.telemetry import LogEvent
 
 _log = structlog.get_logger(__name__)
+
+
+class Settled(NamedTuple):
+    """What came of deliveries; of the others the lock was lost, and they come again."""
+
+    #: The bus has taken note of them.
+    settled: list[Delivery]
+    #: The bus gave no answer: they are settled, or come again.
+    unsure: list[Delivery]
 
 
 class Settler:
@@ -26,15 +36,15 @@ class Settler:
         self.retry = retry
         self._stats = stats
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Settle for good; gives those that are.  The others come again."""
-        settled = await self._settle(deliveries, self._consumer.complete)
-        self._stats.settled += len(settled)
-        return settled
+    async def complete(self, deliveries: Sequence[Delivery]) -> Settled:
+        """Settle for good."""
+        result = await self._settle(deliveries, self._consumer.complete)
+        self._stats.settled += len(result.settled)
+        return result
 
     async def abandon(self, deliveries: Sequence[Delivery]) -> None:
         """Give back."""
-        given_back = await self._settle(deliveries, self._consumer.abandon)
+        given_back = (await self._settle(deliveries, self._consumer.abandon)).settled
         # In one line with the await, two at a time would lose the count of one.
         self._stats.abandoned += len(given_back)
 
@@ -47,7 +57,7 @@ class Settler:
                 [by_number[d.sequence_number] for d in deliveries]
             )
 
-        settled = await self._settle([r.delivery for r in rejections], set_aside)
+        settled = (await self._settle([r.delivery for r in rejections], set_aside)).settled
         self._stats.dead_lettered += len(settled)
         for delivery in settled:
             _log.warning(
@@ -61,21 +71,29 @@ class Settler:
         self,
         deliveries: Sequence[Delivery],
         tell_bus: Callable[[Sequence[Delivery]], Awaitable[list[Delivery]]],
-    ) -> list[Delivery]:
-        """Settle what of `deliveries` is still held; gives what the bus has taken note of."""
+    ) -> Settled:
+        """Settle what of `deliveries` is still held."""
         held = self.hand.held_among(deliveries)
+        unsure: list[Delivery] = []
         if not held:
-            return []
+            return Settled([], unsure)
         try:
             with self.hand.settling(held):
                 lost = await self.retry.within_lock(
                     lambda: tell_bus(held), is_held=lambda: any(map(self.hand.holds, held))
                 )
+        except SettledInPart as exc:
+            lost = unsure = [d for d in held if d.sequence_number in exc.unsettled]
+            _warn_of_failure(unsure, exc)
         except TransientError as exc:
-            _log.warning(LogEvent.SETTLEMENT_FAILED.value, count=len(held), error=str(exc))
-            lost = held
+            lost = unsure = held
+            _warn_of_failure(unsure, exc)
         lost_numbers = {d.sequence_number for d in lost}
         settled = [d for d in held if d.sequence_number not in lost_numbers] if lost else held
         self.hand.lose(self.hand.held_among(lost))
         self.hand.let_go(self.hand.held_among(settled))
-        return settled
+        return Settled(settled, unsure)
+
+
+def _warn_of_failure(unsure: Sequence[Delivery], exc: TransientError) -> None:
+    _log.warning(LogEvent.SETTLEMENT_FAILED.value, count=len(unsure), error=str(exc))

@@ -215,6 +215,10 @@ class Consumer(Protocol):
 
         Returns:
             Those whose lock was lost before (they come again); usually empty.
+
+        Raises:
+            SettledInPart: which are settled is in it; calling again for all is safe.
+            BusUnavailable: settled or not is unknown of each; likewise.
         """
         ...
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from storemirror.bus.servicebus_admin import ServiceBusAdmin
 from storemirror.bus.servicebus_consume import ServiceBusConsumer
+from storemirror.bus.servicebus_link import ANSWER_TIMEOUT_S
 from storemirror.bus.servicebus_namespace import Namespace, ServiceBusAddress
 from storemirror.bus.servicebus_publish import ServiceBusPublisher
 from storemirror.clock import Clock
@@ -53,10 +54,29 @@ class ServiceBus:
         self._namespace.refuse_other_topic(topic)
         return ServiceBusPublisher(self._namespace, topic=topic)
 
-    def consumer(self, clock: Clock, *, subscription: str, topic: str) -> ServiceBusConsumer:
-        """Make a consumer."""
+    def consumer(
+        self, clock: Clock, *, subscription: str, topic: str, lock_duration_s: float | None = None
+    ) -> ServiceBusConsumer:
+        """
+        Make a consumer.
+
+        Args:
+            clock: for waiting.
+            subscription: must have been provisioned.
+            topic: likewise.
+            lock_duration_s: the subscription's.  An answer is waited for no longer than a quarter
+                of it: what is then asked again must still be under lock, or nobody learns whether
+                it was settled.  None: long.
+        """
         self._namespace.refuse_other_topic(topic)
-        return ServiceBusConsumer(self._namespace, clock, subscription=subscription, topic=topic)
+        longest_s = ANSWER_TIMEOUT_S if lock_duration_s is None else lock_duration_s / 4
+        return ServiceBusConsumer(
+            self._namespace,
+            clock,
+            subscription=subscription,
+            topic=topic,
+            answer_timeout_s=min(ANSWER_TIMEOUT_S, longest_s),
+        )
 
     def admin(self, clock: Clock, *, topic: str) -> ServiceBusAdmin:
         """Make an admin."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +36,7 @@ from storemirror.bus.servicebus_link import (
 from storemirror.bus.servicebus_message import delivery_of
 from storemirror.bus.servicebus_namespace import Namespace
 from storemirror.clock import Clock, us_from_datetime
-from storemirror.errors import BusRefused, BusUnavailable
+from storemirror.errors import BusRefused, BusUnavailable, SettledInPart
 
 #: Links that share a flood; a trickle uses one.
 LINK_COUNT: Final = 3
@@ -272,7 +272,8 @@ class ServiceBusConsumer:
         if failed:
             for token in tally.settled:
                 self._settled_before[token] = self._clock.monotonic_s() + _FORGET_AFTER_S
-            raise self._not_settled(failed, tally.error)
+            others = {d.sequence_number for d in deliveries if d.lock_token not in tally.settled}
+            raise self._not_settled(len(failed), others, tally.error)
         return [d for d in deliveries if d.lock_token in tally.lost]
 
     def _is_known_settled(self, delivery: Delivery, tally: _Tally) -> bool:
@@ -319,11 +320,14 @@ class ServiceBusConsumer:
                 continue
             self._let_go(delivery.lock_token)
 
-    def _not_settled(self, failed: Sequence[Delivery], cause: BaseException | None) -> Exception:
+    def _not_settled(
+        self, failed_count: int, unsettled: Collection[int], cause: BaseException | None
+    ) -> Exception:
         words = described(cause) if isinstance(cause, Exception) else "no answer"
-        error = BusUnavailable(
-            f"cannot settle {len(failed)} deliveries of {self._subscription!r} in "
-            f"{self._namespace.host}: Service Bus did not answer ({words})"
+        error = SettledInPart(
+            f"cannot settle {failed_count} deliveries of {self._subscription!r} in "
+            f"{self._namespace.host}: Service Bus did not answer ({words})",
+            unsettled=unsettled,
         )
         error.__cause__ = cause
         return error

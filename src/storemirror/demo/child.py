@@ -34,6 +34,9 @@ class WriterTally:
         """Start at nothing."""
         #: Ids of the events that were settled for good.
         self.settled_ids: set[str] = set()
+        #: Ids of events of which a bus gave no answer.  Is none of them on the bus any more, they
+        #: were settled.
+        self.unsure_ids: set[str] = set()
         #: Outcome -> deliveries.
         self.outcomes: Counter[str] = Counter()
         self.latency = LatencyHistogram()
@@ -43,6 +46,7 @@ class WriterTally:
         report = _REPORT.decode(line)
         # A repeated delivery has the event's id and a suffix of its own.
         self.settled_ids.update(i.split(".", 1)[0] for i in report.message_ids)
+        self.unsure_ids.update(i.split(".", 1)[0] for i in report.unsure_ids)
         self.outcomes.update(report.outcomes)
         for latency_us in report.latencies_us:
             self.latency.add(latency_us)

@@ -257,12 +257,14 @@ class Demo:
 
     async def _result(self, found: CheckResult) -> DemoResult:
         counts, tally = self._app.counts, self._writer.tally
+        # The check has waited until nothing is on the bus, or counts what is.
+        settled_ids = tally.settled_ids | tally.unsure_ids
         return DemoResult(
             written=counts.written,
             deleted=counts.deleted,
             recreated=counts.recreated,
             published=len(self._published_ids),
-            settled=len(self._published_ids & tally.settled_ids),
+            settled=len(self._published_ids & settled_ids),
             applied=tally.outcomes["applied"],
             repaired=tally.outcomes["repaired"],
             duplicate=tally.outcomes["duplicate"],

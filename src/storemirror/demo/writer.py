@@ -42,6 +42,8 @@ class WriterReport(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
     #: Commit to visible, microseconds, of live events that were applied.
     latencies_us: list[int]
+    #: Ids of the messages of which the bus gave no answer: they are settled, or come again.
+    unsure_ids: list[str] = []
 
 
 class _Death:
@@ -70,6 +72,7 @@ def report(batch: BatchReport) -> None:
     _print(
         WriterReport(
             message_ids=[d.message.message_id for d in batch.settled],
+            unsure_ids=[d.message.message_id for d in batch.unsure],
             outcomes=dict(Counter(outcome.value for outcome in batch.outcomes)),
             latencies_us=list(batch.latencies_us),
         )
@@ -94,7 +97,8 @@ async def run(*, seed: int, die_after_events: int | None) -> None:
     """Apply events until standard input ends; see the module."""
     async with Parts(load_settings(None, os.environ)) as parts:
         draw = random.Random(seed)  # noqa: S311 - faults, not secrets
-        consumer = FaultyConsumer(await parts.consumer(), FAULTS, draw, parts.clock)
+        inner = await parts.consumer(lock_duration_s=LOCK_DURATION_S)
+        consumer = FaultyConsumer(inner, FAULTS, draw, parts.clock)
         processor = await parts.writer(
             consumer=consumer,
             lock_duration_s=LOCK_DURATION_S,
