@@ -262,19 +262,33 @@ class ServiceBusConsumer:
         """Settle each where it came from, else through a link of today; gives the lost ones."""
         tally = _Tally()
         left = [d for d in deliveries if not self._is_known_settled(d, tally)]
+        try:
+            await self._settle_left(left, settle_one, tally)
+        finally:
+            # However this call ends, its repetition must not call them lost.
+            failed = tally.left_of(left)
+            for token in tally.settled if failed else ():
+                self._settled_before[token] = self._clock.monotonic_s() + _FORGET_AFTER_S
+        if failed:
+            others = {d.sequence_number for d in deliveries if d.lock_token not in tally.settled}
+            raise self._not_settled(len(failed), others, tally.error)
+        return [d for d in deliveries if d.lock_token in tally.lost]
+
+    async def _settle_left(
+        self, left: Sequence[Delivery], settle_one: SettleOne, tally: _Tally
+    ) -> None:
         for link, share in self._by_link(left):
             if not link.is_broken:
                 await self._settle_share(link, share, settle_one, tally)
         unsettled = tally.left_of(left)
-        if unsettled:
-            await self._settle_share(await self._link(0), unsettled, settle_one, tally)
-        failed = tally.left_of(unsettled)
-        if failed:
-            for token in tally.settled:
-                self._settled_before[token] = self._clock.monotonic_s() + _FORGET_AFTER_S
-            others = {d.sequence_number for d in deliveries if d.lock_token not in tally.settled}
-            raise self._not_settled(len(failed), others, tally.error)
-        return [d for d in deliveries if d.lock_token in tally.lost]
+        if not unsettled:
+            return
+        try:
+            link = await self._link(0)
+        except BusUnavailable as exc:
+            tally.error = exc
+        else:
+            await self._settle_share(link, unsettled, settle_one, tally)
 
     def _is_known_settled(self, delivery: Delivery, tally: _Tally) -> bool:
         """Tell whether nothing is to do: settled by a call that failed for others, or lost."""
