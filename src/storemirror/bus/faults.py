@@ -193,17 +193,20 @@ class FaultyConsumer:
         return kept
 
     async def complete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """See `Consumer.complete`.  Those whose completion is dropped are abandoned instead."""
+        """
+        See `Consumer.complete`.  Those whose completion is dropped are abandoned instead.
+
+        They first: an error after the completion would have it repeated, and what was completed by
+        then would be called lost, though it never comes again.
+        """
         dropped = [delivery for delivery in deliveries if self._is_dropped(delivery)]
         numbers = {delivery.sequence_number for delivery in dropped}
-        lost = await self._inner.complete(
-            [delivery for delivery in deliveries if delivery.sequence_number not in numbers]
-        )
+        lost: list[Delivery] = []
         if dropped:
-            lost_before = await self._inner.abandon(dropped)
-            self.counts.dropped += len(dropped) - len(lost_before)
-            lost += lost_before
-        return lost
+            lost = await self._inner.abandon(dropped)
+            self.counts.dropped += len(dropped) - len(lost)
+        kept = [delivery for delivery in deliveries if delivery.sequence_number not in numbers]
+        return lost + await self._inner.complete(kept)
 
     def _is_dropped(self, delivery: Delivery) -> bool:
         """Draw whether the completion of a delivery is lost."""

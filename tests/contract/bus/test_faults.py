@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from storemirror.bus.faults import FaultCounts, Faults, FaultyConsumer, FaultyPublisher
 from storemirror.bus.port import Consumer, Delivery, Publisher
 from storemirror.clock import SystemClock
+from storemirror.errors import BusUnavailable
 from tests.contract.bus.under_test import (
     LOCK_S,
     WRITER,
@@ -63,6 +65,26 @@ async def test_every_message_is_seen_and_settled_in_the_end(
     stats = await bus.admin.stats(WRITER)
     assert (stats.depth, stats.dead_letter_count) == (0, 0)
     assert stats.completed_count == counted(bus, 300 + repeated)
+
+
+async def test_a_completion_that_is_repeated_calls_nothing_lost_that_was_completed(
+    publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo counts what was settled, and must not miss what never comes again (issue 5)."""
+    await publisher.publish(messages(30))
+    faulty_consumer = faulty(consumer, Faults(drop=0.3))
+    deliveries = await receive_now(consumer, 30)
+    while len(deliveries) < 30:
+        deliveries += await receive_now(consumer, 30)
+
+    async def away(_: Sequence[Delivery]) -> list[Delivery]:
+        raise BusUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(consumer, "abandon", away)
+        with pytest.raises(BusUnavailable):
+            await faulty_consumer.complete(deliveries)
+    assert await faulty_consumer.complete(deliveries) == []
 
 
 async def test_without_faults_everything_passes_as_it_is(
