@@ -58,6 +58,8 @@ class _Held:
     forget_at_s: float
     #: It was settled, or not: the link broke before the service said so.
     is_in_doubt: bool = False
+    #: A call is under way that settles it.
+    is_settling: bool = False
 
 
 class _Tally:
@@ -319,7 +321,13 @@ class ServiceBusConsumer:
         # A renewal beside this one may find lost what it renews, and let go of it.
         tally.lost.update(d.lock_token for d in deliveries if d.lock_token not in self._held)
         shares = [(d, self._held[d.lock_token]) for d in tally.left_of(deliveries)]
-        results = await link.settle([held.received for _, held in shares], settle_one)
+        for _, held in shares:
+            held.is_settling = True
+        try:
+            results = await link.settle([held.received for _, held in shares], settle_one)
+        finally:
+            for _, held in shares:
+                held.is_settling = False
         for (delivery, held), result in zip(shares, results, strict=True):
             if result is None:
                 tally.settled.add(delivery.lock_token)
@@ -377,8 +385,8 @@ class ServiceBusConsumer:
             return [delivery for delivery in renewed if delivery is not None]
         if len(shares) == 1:
             [(delivery, held)] = shares
-            # In doubt, the lock is gone because it was settled, most likely: who settles will see.
-            if not held.is_in_doubt:
+            # The lock is gone because it was settled, most likely: whoever settles will see.
+            if not held.is_in_doubt and not held.is_settling:
                 self._let_go(delivery.lock_token)
             return []
         left = [delivery for delivery, _ in shares]
