@@ -159,8 +159,11 @@ async def test_a_held_snapshot_does_not_hold_the_mark(
         await reader.execute("SELECT count(*) FROM bus.queue")
         await publisher.publish(messages(500))
         await consumer.complete(await receive_now(consumer))
-        await bus.run_upkeep()
-        assert await bus.mark() == await last_number(bus)
+        last = await last_number(bus)
+        # Another transaction that writes, such as the autovacuum's, holds it for a moment.
+        while await bus.mark() < last:
+            await bus.run_upkeep()
+        assert await bus.mark() == last
 
 
 async def test_the_mark_may_not_be_moved_inside_another_transaction(

@@ -20,13 +20,7 @@ from storemirror.bus.servicebus import (
 )
 from storemirror.bus.servicebus_errors import Operation, Role, translated
 from storemirror.clock import SystemClock
-from storemirror.errors import (
-    BusRefused,
-    BusUnavailable,
-    ConfigError,
-    MessageRefused,
-    SettledInPart,
-)
+from storemirror.errors import BusRefused, BusUnavailable, ConfigError, MessageRefused
 from storemirror.event.envelope import Reference, decode_event
 from tests.contract.bus.servicebus_under_test import ServiceBusUnderTest
 from tests.contract.bus.under_test import (
@@ -121,29 +115,6 @@ async def test_a_publisher_survives_what_the_wire_does(
             continue
     await publisher.aclose()
     assert ids(await receive_now(bus.consumer())) == [f"e{number:05}" for number in range(6)]
-
-
-async def test_what_was_settled_before_the_connection_failed_is_not_called_lost(
-    bus: ServiceBusUnderTest, standin: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It never comes again, and whoever counts would look for it for ever (issue 5)."""
-    publisher, consumer = bus.publisher(), bus.consumer()
-    await publisher.publish(messages(20))
-    held = await receive_now(consumer, 20)
-    while len(held) < 20:
-        held += await receive_now(consumer, 20)
-
-    async def away(_: int) -> None:
-        raise BusUnavailable("away")
-
-    standin.faults.refuse_settlements(BUSY, 5)
-    with monkeypatch.context() as patched:
-        patched.setattr(consumer, "_link", away)
-        with pytest.raises(SettledInPart) as failed:
-            await consumer.complete(held)
-    assert len(failed.value.unsettled) == 5
-    assert await consumer.complete(held) == []
-    assert (await bus.admin.stats(WRITER)).depth == 0
 
 
 async def test_a_busy_service_is_asked_again_and_nothing_is_published_twice(

@@ -1,0 +1,45 @@
+"""What Service Bus alone does to settlements: links that are gone between two of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from storemirror.errors import BusUnavailable, SettledInPart
+from tests.contract.bus.servicebus_under_test import ServiceBusUnderTest
+from tests.contract.bus.under_test import WRITER, messages, receive_now
+from tests.standins.servicebus import StandIn
+from tests.standins.servicebus.faults import BUSY
+
+
+@pytest.fixture
+def bus(servicebus_bus: ServiceBusUnderTest) -> ServiceBusUnderTest:
+    return servicebus_bus
+
+
+@pytest.fixture
+def standin(bus: ServiceBusUnderTest) -> StandIn:
+    assert bus.standin is not None
+    return bus.standin
+
+
+async def test_what_was_settled_before_the_connection_failed_is_not_called_lost(
+    bus: ServiceBusUnderTest, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never comes again, and whoever counts would look for it for ever (issue 5)."""
+    publisher, consumer = bus.publisher(), bus.consumer()
+    await publisher.publish(messages(20))
+    held = await receive_now(consumer, 20)
+    while len(held) < 20:
+        held += await receive_now(consumer, 20)
+
+    async def away(_: int) -> None:
+        raise BusUnavailable("away")
+
+    standin.faults.refuse_settlements(BUSY, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(consumer, "_link", away)
+        with pytest.raises(SettledInPart) as failed:
+            await consumer.complete(held)
+    assert len(failed.value.unsettled) == 5
+    assert await consumer.complete(held) == []
+    assert (await bus.admin.stats(WRITER)).depth == 0
