@@ -7,25 +7,15 @@ import pytest
 from storemirror.errors import BusUnavailable, SettledInPart
 from tests.contract.bus.servicebus_under_test import ServiceBusUnderTest
 from tests.contract.bus.under_test import WRITER, messages, receive_now
-from tests.standins.servicebus import StandIn
 from tests.standins.servicebus.faults import BUSY
 
 
-@pytest.fixture
-def bus(servicebus_bus: ServiceBusUnderTest) -> ServiceBusUnderTest:
-    return servicebus_bus
-
-
-@pytest.fixture
-def standin(bus: ServiceBusUnderTest) -> StandIn:
-    assert bus.standin is not None
-    return bus.standin
-
-
 async def test_what_was_settled_before_the_connection_failed_is_not_called_lost(
-    bus: ServiceBusUnderTest, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    servicebus_bus: ServiceBusUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It never comes again, and whoever counts would look for it for ever (issue 5)."""
+    bus, standin = servicebus_bus, servicebus_bus.standin
+    assert standin is not None
     publisher, consumer = bus.publisher(), bus.consumer()
     await publisher.publish(messages(20))
     held = await receive_now(consumer, 20)
