@@ -31,7 +31,8 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │   ├── MappingFailed               a value does not fit its column
     │   └── EventRefused                the database refused the data of this event
     ├── CheckIncomplete             3   the comparison did not finish; says nothing of the data
-    └── DeadLetterUnknown           9   no dead letter has this number; nothing was changed
+    ├── DeadLetterUnknown           9   no dead letter has this number; nothing was changed
+    └── CallRefused                 70  a callable's answer that is no result: why, for the client
 
 A stale or repeated event is not an error: see `storemirror.event.change.Outcome`.
 A difference between both sides is not an error: see `storemirror.check.compare.Mismatch`.
@@ -313,3 +314,23 @@ class DeadLetterUnknown(StoreMirrorError):
 
     hint = "Run `storemirror dlq list` to see the numbers."
     exit_status = 9
+
+
+class CallRefused(StoreMirrorError):
+    """A callable cannot be answered with a result; the client is told the status and why.
+
+    The message goes to the client: it never says whether something exists that is not theirs.
+    """
+
+    def __init__(self, status: str, message: str, *, details: object = None) -> None:
+        """
+        Say what the client is told.
+
+        Args:
+            status: canonical, in capitals: "NOT_FOUND"; see `storemirror.gateway.protocol`.
+            message: one sentence.
+            details: what JSON can carry; None for nothing.
+        """
+        super().__init__(message)
+        self.status = status
+        self.details = details
