@@ -29,7 +29,7 @@ from storemirror.bus.port import (
     Rejection,
 )
 from storemirror.clock import Clock
-from storemirror.errors import BusRefused, BusUnavailable
+from storemirror.errors import BusRefused, BusUnavailable, SettledInPart
 
 #: While deliveries are held back, an empty bus is waited for no longer than this.
 HELD_WAIT_S: Final = 0.02
@@ -202,10 +202,14 @@ class FaultyConsumer:
         dropped = [delivery for delivery in deliveries if self._is_dropped(delivery)]
         numbers = {delivery.sequence_number for delivery in dropped}
         lost: list[Delivery] = []
-        if dropped:
-            lost = await self._inner.abandon(dropped)
-            self.counts.dropped += len(dropped) - len(lost)
         kept = [delivery for delivery in deliveries if delivery.sequence_number not in numbers]
+        if dropped:
+            try:
+                lost = await self._inner.abandon(dropped)
+            except SettledInPart as exc:
+                untried = {delivery.sequence_number for delivery in kept}
+                raise SettledInPart(str(exc), unsettled={*exc.unsettled, *untried}) from exc
+            self.counts.dropped += len(dropped) - len(lost)
         return lost + await self._inner.complete(kept)
 
     def _is_dropped(self, delivery: Delivery) -> bool:

@@ -118,7 +118,7 @@ class ServiceBusConsumer:
         self._width = 1
         #: By lock token, in the order in which they are forgotten.
         self._held: OrderedDict[str, _Held] = OrderedDict()
-        #: Settled by a call that failed for others, so that its repetition does not call them
+        #: Settled by a call that failed for others, so that its repetitions do not call them
         #: lost: lock token -> when that is forgotten.
         self._settled_before: OrderedDict[str, float] = OrderedDict()
 
@@ -295,7 +295,7 @@ class ServiceBusConsumer:
     def _is_known_settled(self, delivery: Delivery, tally: _Tally) -> bool:
         """Tell whether nothing is to do: settled by a call that failed for others, or lost."""
         token = delivery.lock_token
-        if self._settled_before.pop(token, None) is not None:
+        if token in self._settled_before:
             tally.settled.add(token)
             return True
         if token not in self._held:
