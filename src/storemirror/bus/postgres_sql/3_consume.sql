@@ -133,6 +133,8 @@ $$;
 -- bus.complete: settle deliveries for good, and count them in the same transaction.
 --
 -- returns  places (from 1) of those that were still held
+--
+-- Not flushed to disk: what a crash forgets comes again, as it would had the crash been earlier.
 CREATE OR REPLACE FUNCTION bus.complete(
     p_topic text, p_subscription text, p_sequence_numbers bigint[], p_tokens uuid[]
 ) RETURNS bigint[] LANGUAGE plpgsql
@@ -143,6 +145,7 @@ DECLARE
         v_subscription.subscription_id, p_sequence_numbers, p_tokens);
     v_numbers bigint[] := ARRAY(SELECT p_sequence_numbers[place] FROM unnest(v_places) AS place);
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM bus.queue
     WHERE subscription_id = v_subscription.subscription_id AND sequence_number = ANY (v_numbers);
     INSERT INTO bus.completed (subscription_id, delivery_count)
