@@ -13,6 +13,7 @@ from storemirror.sql.shape import Alteration, Refusal
 from storemirror.sql.sqlserver.batch import BatchEncoder
 from storemirror.sql.sqlserver.connection import Database, in_envelope, session_settings
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.reads import SqlServerReads
 from storemirror.sql.sqlserver.rendering import Rendering
 
 #: What a batch holds -> what a server would answer, so that the adapter goes on to the next.
@@ -26,6 +27,8 @@ _ANSWERS: tuple[tuple[str, list[list[tuple[Any, ...]]]], ...] = (
     ("SELECT Run, Step, MarkAt", []),
     ("SELECT SchemaVersion, Project", []),
     ("SELECT Entity, MappingRevision", []),
+    ("DECLARE @Viewer", [[]]),
+    ("SELECT e.LastEventVersion", [[]]),
     ("@Viewer = ?", [[(1, 0, 1, 0)]]),
     ("@Limit = ?", [[]]),
     ("KeyParts, Version, MarkedAt", [[]]),
@@ -96,6 +99,7 @@ async def sent_batches(model: Model, events: Sequence[Sequence[RowEvent]]) -> li
         with contextlib.suppress(KeyError):
             await mirror._ensure_parents(mirror._encoder, batch, mirror._rows_of(batch))
     await _read(mirror, model)
+    await _read_for_users(SqlServerReads(cast("Database", recorder), rendering), model)
     await _keep_up(mirror, model)
     await _install(mirror, recorder)
     recorder.batches.append(session_settings(lock_timeout_s=45.0))
@@ -115,6 +119,17 @@ async def _read(mirror: SqlServerMirror, model: Model) -> None:
     await mirror.unverified()
     await mirror.unverified(limit=3)
     await mirror.unverified_count()
+
+
+async def _read_for_users(reads: SqlServerReads, model: Model) -> None:
+    await reads.inbox("a", older_than=None, limit=5)
+    await reads.inbox("a", older_than=(5, "c"), limit=5)
+    await reads.messages("a", "c", limit=5)
+    await reads.messages("a", "c", older_than=(5, "m"), limit=5)
+    await reads.messages("a", "c", newer_than=(5, "m"), limit=5)
+    await reads.relationship("a", "b")
+    for entity in model:
+        await reads.version_of(entity, ("a", "b")[: len(entity.keys)])
 
 
 async def _keep_up(mirror: SqlServerMirror, model: Model) -> None:

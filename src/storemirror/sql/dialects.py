@@ -12,6 +12,7 @@ from storemirror.model.entity import Model
 from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
 from storemirror.sql.postgres import address as postgres_address
 from storemirror.sql.postgres import rendering as postgres_rendering
+from storemirror.sql.reads import SqlReads
 from storemirror.sql.sqlserver import address as sqlserver_address
 from storemirror.sql.sqlserver import rendering as sqlserver_rendering
 
@@ -31,7 +32,7 @@ DEFAULT_SCHEMAS: Mapping[Dialect, str] = {
 
 
 class SqlParts(Protocol):
-    """The mirror's parts in one database, over one pool of connections."""
+    """The mirror's parts in one database, and the connections they share."""
 
     def mirror(self) -> SqlMirror:
         """Give what applies events."""
@@ -43,6 +44,10 @@ class SqlParts(Protocol):
 
     def schema(self) -> SchemaAdmin:
         """Give what installs tables and procedures."""
+        ...
+
+    def reads(self) -> SqlReads:
+        """Give what the gateway reads, over connections of its own: it waits for no writer's."""
         ...
 
     async def open(self) -> None:
@@ -142,7 +147,7 @@ def sql_parts(dsn: str, names: Names, *, project: str, store: str, max_size: int
         names: what is installed there.
         project: Firestore project that the mirror is of.
         store: Firestore database in it.
-        max_size: most connections.
+        max_size: most connections; as many again for reads of the gateway.
 
     Raises:
         ConfigError: the DSN is none, or the dialect's driver is not installed.

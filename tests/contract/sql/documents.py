@@ -24,7 +24,10 @@ class Documents:
         at: int,
         *,
         sent: int | None = None,
+        sender: str = "u1",
         body: str | None = "hello",
+        edited: int | None = None,
+        attachments: str | None = None,
         origin: Origin = Origin.TRIGGER,
         expected_version: int | None = None,
         observed: int | None = None,
@@ -38,9 +41,11 @@ class Documents:
             origin=origin,
             expected_version=expected_version,
             observed_at_us=self._observed(observed),
-            senderId="u1",
+            senderId=sender,
             body=body,
             sentAt=self.base_us + (at if sent is None else sent),
+            editedAt=self._observed(edited),
+            attachments=attachments,
         )
 
     def conversation(
@@ -48,13 +53,14 @@ class Documents:
         conversation: str,
         at: int,
         *,
-        title: str = "title",
+        title: str | None = "title",
+        created: int = 0,
         participants: Mapping[str, int | None] | None = None,
         origin: Origin = Origin.TRIGGER,
         expected_version: int | None = None,
         observed: int | None = None,
     ) -> RowEvent:
-        """A conversation was written."""
+        """A conversation was written; `participants` says when each of them last read."""
         return written(
             self.model,
             "DmConversation",
@@ -65,7 +71,7 @@ class Documents:
             observed_at_us=self._observed(observed),
             participants=participants,
             title=title,
-            createdAt=self.base_us,
+            createdAt=self.base_us + created,
         )
 
     def follow(

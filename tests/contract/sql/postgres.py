@@ -18,6 +18,7 @@ from storemirror.sql.port import RowEvent
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import sql
 from storemirror.sql.postgres.mirror import PostgresMirror
+from storemirror.sql.postgres.reads import PostgresReads, reading_database
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
 from tests.support.mirrors import (
@@ -73,6 +74,16 @@ class PostgresInstalled(MirrorUnderTest):
         self.spelling = PostgresSpelling(self.rendering)
         self.mirror = PostgresMirror(self.database, self.rendering, project=project, store=store)
         self.schema = PostgresSchema(self.database, self.rendering, project=project, store=store)
+        self.reading = reading_database(dsn)
+        self.reads = PostgresReads(self.reading, self.rendering)
+
+    async def open(self) -> None:
+        await self.database.open()
+        await self.reading.open()
+
+    async def aclose(self) -> None:
+        await self.reading.aclose()
+        await self.database.aclose()
 
     def rank(self, name: str) -> bytes:
         return name.encode()
@@ -254,11 +265,11 @@ class PostgresInstalled(MirrorUnderTest):
     @contextlib.asynccontextmanager
     async def beside(self) -> AsyncIterator[PostgresInstalled]:
         other = PostgresInstalled(self.model, self.dsn, project=PROJECT, store=STORE, procedures={})
-        await other.database.open()
+        await other.open()
         try:
             yield other
         finally:
-            await other.database.aclose()
+            await other.aclose()
 
     async def column_names(self, table: str) -> set[str]:
         found = await self.database.fetch(
@@ -322,8 +333,8 @@ class PostgresServer:
         installed = PostgresInstalled(
             model, address, project=project, store=store, procedures=procedures or {}
         )
-        await installed.database.open()
-        self._until_end.push_async_callback(installed.database.aclose)
+        await installed.open()
+        self._until_end.push_async_callback(installed.aclose)
         return installed
 
     async def installed(self, model: Model) -> PostgresInstalled:

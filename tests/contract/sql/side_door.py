@@ -14,6 +14,7 @@ from typing import Protocol
 from storemirror.model.entity import Entity, Model
 from storemirror.model.mapping import JsonScalar
 from storemirror.sql.port import RebaseLedger, RebaseStep, RowEvent, SchemaAdmin, SqlMirror
+from storemirror.sql.reads import SqlReads
 from tests.support.reference import Key, Reference
 
 
@@ -78,6 +79,11 @@ class Installed(Protocol):
     @property
     def mirror(self) -> SqlMirror:
         """Give the adapter under test."""
+        ...
+
+    @property
+    def reads(self) -> SqlReads:
+        """Give what the gateway reads."""
         ...
 
     @property

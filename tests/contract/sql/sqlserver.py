@@ -27,6 +27,7 @@ from storemirror.sql.sqlserver.facts import read_facts
 from storemirror.sql.sqlserver.locks import text
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
 from storemirror.sql.sqlserver.naming import quoted
+from storemirror.sql.sqlserver.reads import SqlServerReads
 from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.schema import SqlServerSchema
@@ -87,6 +88,7 @@ class SqlServerInstalled:
         self.mirror = SqlServerMirror(self.database, self.rendering, project=project, store=store)
         self.schema = SqlServerSchema(self.database, self.rendering, project=project, store=store)
         self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+        self.reads = SqlServerReads(self.database, self.rendering)
 
     async def rebased(
         self, mark_us: int, *, run: str = "r1", until: RebaseStep = RebaseStep.DONE

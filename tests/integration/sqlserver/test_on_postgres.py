@@ -24,6 +24,7 @@ from tests.contract.sql import (
     test_rebase,
     test_refusals,
     test_unverified,
+    test_user_reads,
 )
 from tests.contract.sql.documents import Documents
 from tests.faults.sql import test_planted_faults
@@ -42,6 +43,7 @@ SUITES = (
     test_rebase,
     test_refusals,
     test_unverified,
+    test_user_reads,
     test_planted_faults,
     test_random,
 )

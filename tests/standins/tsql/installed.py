@@ -12,6 +12,7 @@ from storemirror.model.entity import Model
 from storemirror.sql.sqlserver.batch import BatchEncoder
 from storemirror.sql.sqlserver.connection import Database
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.reads import SqlServerReads
 from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.tables import wanted_tables
@@ -40,6 +41,7 @@ class OnPostgres(SqlServerInstalled):
         )
         self.mirror._encoder = BatchEncoder(model, {e.name: 1 for e in model})
         self.ledger = SqlServerRebaseLedger(self.database, self.rendering)
+        self.reads = SqlServerReads(self.database, self.rendering)
 
     async def deployed(self) -> Rendering:
         return self.rendering

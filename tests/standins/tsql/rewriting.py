@@ -11,7 +11,7 @@ from typing import Final
 from tests.standins.tsql.reading import tokens_of
 
 _HINTS: Final = re.compile(
-    r"\s+OPTION \([^()]*\)| WITH \((?:UPDLOCK|ROWLOCK|INDEX)(?:[^()]|\([^()]*\))*\)"
+    r"\s+OPTION \([^()]*\)| WITH \((?:UPDLOCK|ROWLOCK|INDEX|FORCESEEK)(?:[^()]|\([^()]*\))*\)"
 )
 #: What is written otherwise, in this order.
 _WORDS: Final = (

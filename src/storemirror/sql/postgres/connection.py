@@ -8,7 +8,7 @@ all come through here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
@@ -107,6 +107,15 @@ def translated_errors(kind: Kind) -> Iterator[None]:
         raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
 
 
+def _settings_of(stall_timeout_ms: str) -> Mapping[str, str]:
+    """Fix what a role or a database may have another default for."""
+    return {
+        "default_transaction_isolation": "read committed",
+        "idle_in_transaction_session_timeout": stall_timeout_ms,
+        "tcp_user_timeout": stall_timeout_ms,
+    }
+
+
 class Database:
     """A pool of connections to one database.
 
@@ -121,6 +130,7 @@ class Database:
         max_size: int = 8,
         application_name: str = "storemirror",
         options: str = "",
+        session: Mapping[str, str] | None = None,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         """
@@ -132,10 +142,12 @@ class Database:
             max_size: most connections.
             application_name: shown in `pg_stat_activity`.
             options: libpq `options`, such as "-c statement_timeout=5s".
+            session: settings that every connection begins with: name -> value.
             stall_timeout_s: see `STALL_TIMEOUT_S`; of no effect where views are pinned.
         """
         self.kind = kind
-        self._stall_timeout_ms = 0 if kind.pins_views else round(stall_timeout_s * 1_000)
+        stall_timeout_ms = 0 if kind.pins_views else round(stall_timeout_s * 1_000)
+        self._session = {**_settings_of(str(stall_timeout_ms)), **(session or {})}
         try:
             psycopg.conninfo.conninfo_to_dict(dsn)
         except psycopg.Error:
@@ -168,12 +180,11 @@ class Database:
         )
 
     async def _configure(self, conn: Connection) -> None:
-        """Fix what a role or a database may have another default for."""
+        """Begin with settings of our own."""
         await conn.execute(
-            "SELECT set_config('default_transaction_isolation', 'read committed', false),"
-            " set_config('idle_in_transaction_session_timeout', %s, false),"
-            " set_config('tcp_user_timeout', %s, false)",
-            (str(self._stall_timeout_ms),) * 2,
+            "SELECT set_config(s.name, s.value, false)"
+            " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+            (list(self._session), list(self._session.values())),
         )
 
     async def open(self) -> None:
@@ -212,6 +223,14 @@ class Database:
         """Run one statement by itself and give its rows."""
         async with self.connection() as conn:
             cursor = await conn.execute(statement, parameters)
+            return await cursor.fetchall()
+
+    async def fetch_prepared(
+        self, statement: bytes, parameters: Mapping[str, Any]
+    ) -> list[TupleRow]:
+        """Run a statement that is run often, prepared once on each connection."""
+        async with self.connection() as conn:
+            cursor = await conn.execute(statement, parameters, prepare=True)
             return await cursor.fetchall()
 
 

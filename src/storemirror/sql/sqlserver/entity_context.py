@@ -11,7 +11,7 @@ from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import pascal_case
 from storemirror.sql.render import rollup_digest
-from storemirror.sql.sqlserver.naming import quoted
+from storemirror.sql.sqlserver.naming import child_index, latest_index, quoted
 from storemirror.sql.sqlserver.tables import (
     META,
     audit_units,
@@ -86,7 +86,7 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         required_check=quoted(f"CK_{name}_Required"),
         state_check=quoted(f"CK_{name}_RowState"),
         purge_index=quoted(f"IX_{name}_Purge"),
-        latest_index=quoted(f"IX_{name}_Latest"),
+        latest_index=latest_index(name),
         latest_columns=_latest_columns(entity, keys),
         rollup_entry=rollup_entry(entity.name),
         rollup_digest=rollup_digest(entity),
@@ -196,7 +196,7 @@ def _child(names: Names, entity: Entity, child: ChildTable, number: int) -> dict
         "key_type": f"NVARCHAR({child.key.max_length}) COLLATE {COLLATION}",
         "pk": quoted(f"PK_{name}"),
         "clustering": clustering(name, key_units((*entity.keys, child.key))),
-        "index": quoted(f"IX_{name}_By{key}"),
+        "index": child_index(name, key),
         "texts": [
             quoted(key),
             *(quoted(pascal_case(c.name)) for c in child.columns if TYPES[c.type].is_text),

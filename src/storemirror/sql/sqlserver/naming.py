@@ -51,6 +51,21 @@ def procedure_name(name: str) -> str:
     return PROCEDURE_PREFIX + pascal_case(name)
 
 
+def latest_index(entity: str) -> str:
+    """Give the index over an entity's live rows by roll-up parent and time, quoted."""
+    return quoted(f"IX_{pascal_case(entity)}_Latest")
+
+
+def child_index(child: str, key: str) -> str:
+    """
+    Give the index from a child table's key to its documents, quoted.
+
+    >>> child_index("DmParticipant", "userId")
+    '[IX_DmParticipant_ByUserId]'
+    """
+    return quoted(f"IX_{pascal_case(child)}_By{pascal_case(key)}")
+
+
 def batches_of(text: str) -> list[str]:
     r"""
     Take a script apart where `GO` stands on a line of its own; what holds no statement goes.

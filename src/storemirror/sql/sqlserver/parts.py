@@ -1,10 +1,11 @@
-"""The mirror's parts in one database of SQL Server, over one pool of connections."""
+"""The mirror's parts in one database of SQL Server, and the connections they share."""
 
 from __future__ import annotations
 
 from storemirror.errors import ConfigError
 from storemirror.sql.sqlserver.connection import Database
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
+from storemirror.sql.sqlserver.reads import SqlServerReads
 from storemirror.sql.sqlserver.rebase import SqlServerRebaseLedger
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.schema import SqlServerSchema
@@ -24,13 +25,14 @@ class SqlServerParts:
             rendering: which tables and procedures.
             project: Firestore project that the mirror is of.
             store: Firestore database in it.
-            max_size: most connections.
+            max_size: most connections; as many again for reads of the gateway.
 
         Raises:
             ConfigError: the DSN is none; the message does not repeat it.
         """
         try:
             self._database = Database(dsn, max_size=max_size)
+            self._reading = Database(dsn, max_size=max_size)
         except ConfigError as exc:
             raise ConfigError(f"the address of the mirror's database {exc}") from None
         self._rendering = rendering
@@ -53,10 +55,16 @@ class SqlServerParts:
             self._database, self._rendering, project=self._project, store=self._store
         )
 
+    def reads(self) -> SqlServerReads:
+        """See `SqlParts.reads`."""
+        return SqlServerReads(self._reading, self._rendering)
+
     async def open(self) -> None:
         """See `SqlParts.open`."""
         await self._database.open()
+        await self._reading.open()
 
     async def aclose(self) -> None:
         """See `SqlParts.aclose`."""
+        await self._reading.aclose()
         await self._database.aclose()
