@@ -35,6 +35,9 @@ def main(
         float, typer.Option(min=0.1, help="How long memory is watched; 600 for the whole test.")
     ] = 60.0,
     documents: Annotated[int, typer.Option(min=1, help="Documents of backfill.")] = 20_000,
+    messages: Annotated[int, typer.Option(min=100, help="Messages of gateway.")] = 100_000,
+    gateway_s: Annotated[float, typer.Option(min=0.1, help="How long each call is asked.")] = 5.0,
+    gateway_rate: Annotated[float, typer.Option(min=1, help="Paced calls a second.")] = 300.0,
     durable: Annotated[
         bool, typer.Option(help="Whether PostgreSQL flushes to disk (fsync).")
     ] = True,
@@ -63,6 +66,9 @@ def main(
         memory_s=memory_s,
         large_count=60 if memory_s >= 10 else 4,
         backfill_count=documents,
+        message_count=messages,
+        gateway_s=gateway_s,
+        gateway_rate_per_s=gateway_rate,
         is_durable=durable,
         seed=seed,
         peers_python=os.environ.get("STOREMIRROR_PEERS_PYTHON", ""),

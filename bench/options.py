@@ -15,6 +15,7 @@ class Part(enum.StrEnum):
     PIPELINE = "pipeline"
     MEMORY = "memory"
     BACKFILL = "backfill"
+    GATEWAY = "gateway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,12 @@ class BenchOptions:
     large_count: int = 60
     #: Documents of *backfill*, in Google's Firestore emulator.
     backfill_count: int = 20_000
+    #: Messages of *gateway*, in `conversation_count` conversations.
+    message_count: int = 100_000
+    #: How long each of its calls is asked, flat out and again at the rate, in each round.
+    gateway_s: float = 5.0
+    gateway_rate_per_s: float = 300.0
+    gateway_client_count: int = 8
     is_durable: bool = True
     seed: int = 1
     #: Python of an environment that holds the peers; empty: they are left out.

@@ -9,6 +9,14 @@ from pathlib import Path
 from bench.apply import bare_upsert, measure, row_at_a_time, same_sql, writer
 from bench.backfill import measure_backfill
 from bench.databases import BenchServer, bench_server, embedded_server
+from bench.gateway import (
+    GatewayWorld,
+    Pace,
+    bare_queries,
+    measure_gateway,
+    sql_readers,
+)
+from bench.gateway_workload import SocialShape, make_social_workload
 from bench.machine import machine_facts
 from bench.memory import measure_memory
 from bench.options import BenchOptions, Part
@@ -162,6 +170,31 @@ async def _backfill(server: BenchServer, options: BenchOptions, report: Report) 
     report.add("backfill.rss_mb_late", found.rss_mb_late, "mean of the last quarter")
 
 
+async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -> None:
+    shape = SocialShape(
+        message_count=options.message_count,
+        conversation_count=options.conversation_count,
+        seed=options.seed,
+    )
+    rate = options.gateway_rate_per_s
+    pace = Pace(
+        client_count=options.gateway_client_count,
+        duration_s=options.gateway_s,
+        round_count=options.round_count,
+    )
+    async with server.new_mirror() as mirror:
+        world = GatewayWorld(
+            mirror=mirror, workload=make_social_workload(shape), clock=SystemClock()
+        )
+        found = await measure_gateway(world, [bare_queries(rate), sql_readers(rate)], pace)
+    for (name, call), figures in found.items():
+        key = f"gateway.{name}.{call}"
+        report.add(f"{key}.per_s", figures.per_s, f"{pace.client_count} clients")
+        for quantile, latency_ms in figures.latency_ms.items():
+            words = f"{rate:.0f} calls a second, from when each was due"
+            report.add(f"{key}.{quantile}_ms", latency_ms, words)
+
+
 _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[None]]] = {
     Part.APPLY: _apply,
     Part.SCALE: _scale,
@@ -169,4 +202,5 @@ _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[No
     Part.PIPELINE: _pipeline,
     Part.MEMORY: _memory,
     Part.BACKFILL: _backfill,
+    Part.GATEWAY: _gateway,
 }

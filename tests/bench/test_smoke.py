@@ -18,6 +18,7 @@ TINY = (
     *("--events", "400", "--conversations", "10", "--rounds", "1", "--no-durable"),
     *("--paced-s", "0.5", "--rate", "40", "--flat-out", "100", "--memory-s", "0.5"),
     *("--documents", "300"),
+    *("--messages", "400", "--gateway-s", "0.2", "--gateway-rate", "50"),
 )
 
 
@@ -78,3 +79,13 @@ def test_backfill_gives_its_share_of_a_bare_scan(emulator_host: str, tmp_path: P
     assert found["bare_scan_per_s"] > 0
     # One counts, one tells the time, and each document costs one.
     assert found["read_count"] == 302
+
+
+def test_gateway_gives_the_bare_queries_and_the_readers(tmp_path: Path) -> None:
+    """Answers are compared with the workload before anything is measured."""
+    found = bench("gateway", tmp_path)["gateway"]
+    for contestant in ("bare_query", "sql_reader"):
+        for call in ("list_conversations", "list_messages", "get_relationship"):
+            figures = found[contestant][call]
+            assert figures["per_s"] > 0
+            assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"]

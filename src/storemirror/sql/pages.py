@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from storemirror.clock import LAST_US, datetime_from_us, us_from_datetime
 from storemirror.event.change import RowState
 from storemirror.model.types import DialectLimits
 from storemirror.sql.reads import (
     EdgeRow,
-    InboxRow,
     MessageRow,
     MessageRows,
     Place,
@@ -111,57 +110,13 @@ def can_be_key(value: str, limits: DialectLimits) -> bool:
     return value.isascii() or value.encode(errors="replace").decode() == value
 
 
-def inbox_row(columns: Sequence[Any], others: Iterable[tuple[str, datetime | None]]) -> InboxRow:
-    """
-    Make a row of what was read.
-
-    Args:
-        columns: in the order in which both dialects read them, below; moments are aware.
-        others: the other participants, and when they last read.
-    """
-    (
-        conversation_id,
-        version,
-        created_at,
-        last_activity_at,
-        last_message_id,
-        last_message_at,
-        title,
-        preview,
-        last_read_at,
-        last_message_version,
-        unread_count,
-    ) = columns
-    return InboxRow(
-        conversation_id=conversation_id,
-        version=version,
-        title=title,
-        created_us=us_from_datetime(created_at),
-        last_activity_us=us_from_datetime(last_activity_at),
-        last_message_id=last_message_id,
-        last_message_us=_us_or_none(last_message_at),
-        last_message_preview=preview,
-        last_message_version=last_message_version,
-        unread_count=unread_count,
-        last_read_us=_us_or_none(last_read_at),
-        others=tuple(
-            (user, _us_or_none(read)) for user, read in sorted(others, key=lambda o: o[0].encode())
-        ),
-    )
+def others_of(found: Iterable[tuple[str, int | None]]) -> tuple[tuple[str, int | None], ...]:
+    """Put participants in the order of their ids' UTF-8 bytes, whatever the database's is."""
+    return tuple(sorted(found, key=_bytes_of_id))
 
 
-def message_row(columns: Sequence[Any]) -> MessageRow:
-    """Make a row of what was read, in the order in which both dialects read it; moments aware."""
-    message_id, version, sender_id, body, sent_at, edited_at, attachments = columns
-    return MessageRow(
-        message_id=message_id,
-        version=version,
-        sender_id=sender_id,
-        body=body,
-        sent_us=us_from_datetime(sent_at),
-        edited_us=_us_or_none(edited_at),
-        attachments=attachments,
-    )
+def _bytes_of_id(other: tuple[str, int | None]) -> bytes:
+    return other[0].encode()
 
 
 def relationship_of(found: Iterable[tuple[int, str, int]]) -> RelationshipRows:
@@ -183,7 +138,3 @@ def relationship_of(found: Iterable[tuple[int, str, int]]) -> RelationshipRows:
         outgoing_block=outgoing_block,
         incoming_block=incoming_block,
     )
-
-
-def _us_or_none(moment: datetime | None) -> int | None:
-    return None if moment is None else us_from_datetime(moment)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from storemirror.model.entity import Entity
 
 #: Time in microseconds since the Unix epoch, and document id: a place in a list that is ordered by
@@ -27,9 +29,12 @@ NO_RELATIONSHIP: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxRow:
-    """One conversation of a user's inbox.  Times are microseconds since the Unix epoch."""
+class InboxRow(msgspec.Struct, frozen=True, gc=False):
+    """
+    One conversation of a user's inbox.  Times are microseconds since the Unix epoch.
+
+    Fields are in the order in which both dialects read them.
+    """
 
     conversation_id: str
     #: Version of the conversation's own document.
@@ -47,12 +52,11 @@ class InboxRow:
     unread_count: int
     last_read_us: int | None
     #: Everybody else, by the UTF-8 bytes of their ids: user id, and when they last read.
-    others: Sequence[tuple[str, int | None]]
+    others: tuple[tuple[str, int | None], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageRow:
-    """One live message.  Times are microseconds since the Unix epoch."""
+class MessageRow(msgspec.Struct, frozen=True):
+    """One live message; see `InboxRow`."""
 
     message_id: str
     version: int

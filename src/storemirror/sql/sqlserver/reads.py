@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from storemirror.clock import us_from_datetime
 from storemirror.errors import ConfigError
 from storemirror.model.entity import Entity
 from storemirror.model.social import messaging_of
@@ -22,9 +23,8 @@ from storemirror.sql.pages import (
     asked_of,
     can_be_key,
     id_of,
-    inbox_row,
-    message_row,
     moment_of,
+    others_of,
     page_of,
     relationship_of,
 )
@@ -62,7 +62,9 @@ _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
 #: declared key does.
 _INBOX: Final = """
 DECLARE @Viewer NVARCHAR(4000) = ?, @Count INT = ?{place};
-SELECT i.*, l.LastEventVersion, u.UnreadCount, o.{user}, o.LastReadAt
+SELECT i.{key}, i._Version, i._Title, i.CreatedAt, i.LastActivityAt, i.LastMessageId,
+    i.LastMessageAt, i._Preview, l.LastEventVersion, u.UnreadCount, i.LastReadAt, o.{user},
+    o.LastReadAt AS _OtherReadAt
 FROM (
     SELECT TOP (@Count) c.{key}, c.LastEventVersion AS _Version, c.CreatedAt, c.LastActivityAt,
         c.LastMessageId, c.LastMessageAt, {title} AS _Title, {preview} AS _Preview, p.LastReadAt
@@ -91,7 +93,7 @@ _PLACE: Final = ", @At DATETIME2(6) = ?, @Id NVARCHAR(4000) = ?"
 
 _MESSAGES: Final = """
 DECLARE @Viewer NVARCHAR(4000) = ?, @Conversation NVARCHAR(4000) = ?, @Count INT = ?{place};
-SELECT {beyond} AS IsBeyond, {at} AS IsAt, d.*
+SELECT {beyond} AS _IsBeyond, {at} AS _IsAt, d.*
 FROM {conversation} AS c WITH (FORCESEEK)
 INNER JOIN {participant} AS p WITH (FORCESEEK) ON p.{key} = c.{key} AND p.{user} = @Viewer
 OUTER APPLY (
@@ -325,16 +327,16 @@ def _bound(place: Place | None) -> tuple[str, ...]:
 
 def _inbox_row(records: Sequence[Row]) -> InboxRow:
     """Make a row of the records of one conversation: one each other participant."""
-    *columns, _, _ = (_read(value) for value in records[0])
-    others = [(user, _read(read)) for *_, user, read in records if user is not None]
-    return inbox_row(columns, others)
+    *columns, _, _ = (_value(value) for value in records[0])
+    others = [(user, _value(read)) for *_, user, read in records if user is not None]
+    return InboxRow(*[*columns, others_of(others)])
 
 
 def _message_row(record: Row) -> MessageRow:
-    *columns, attachments = (_read(value) for value in record)
-    return message_row([*columns, None if attachments is None else json.loads(attachments)])
+    *columns, attachments = (_value(value) for value in record)
+    return MessageRow(*[*columns, None if attachments is None else json.loads(attachments)])
 
 
-def _read(value: Any) -> Any:
-    """Give moments their zone."""
-    return in_utc(value) if isinstance(value, datetime) else value
+def _value(value: Any) -> Any:
+    """Give moments as microseconds since the Unix epoch."""
+    return us_from_datetime(in_utc(value)) if isinstance(value, datetime) else value

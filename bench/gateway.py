@@ -1,0 +1,245 @@
+"""
+*gateway*: what users read, beside the bare SQL queries through the same driver.
+
+Each contestant answers the same calls.  First as many as it can, from a few clients that each ask
+again when they are answered; then at a rate, whatever it answers: a latency counts from the moment
+at which a call was due, so that a contestant that falls behind does not look quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from bench.databases import BenchMirror
+from bench.gateway_workload import Ask, SocialWorkload, load_into_sql
+from bench.verify import ResultsWrong
+from storemirror.clock import Clock
+from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
+from storemirror.sql.postgres.connection import Database
+from storemirror.sql.postgres.reads import PostgresReads, reading_database
+
+PAGE: Final = 20
+#: Answers that are compared with the workload before anything is measured.
+_CHECKED: Final = 50
+
+
+class Call(enum.StrEnum):
+    """What is asked; a callable each."""
+
+    LIST_CONVERSATIONS = "list_conversations"
+    LIST_MESSAGES = "list_messages"
+    GET_RELATIONSHIP = "get_relationship"
+
+
+#: Answers one call, and gives how many items it had; of a relationship the sides that are.
+Answer = Callable[[Call, Ask], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayWorld:
+    """What every contestant reads."""
+
+    mirror: BenchMirror
+    workload: SocialWorkload
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayContestant:
+    """Somebody who answers."""
+
+    name: str
+    #: Opens what it needs, and lends what answers.
+    opened: Callable[[GatewayWorld], AbstractAsyncContextManager[Answer]]
+    #: Calls a second when they are paced.
+    rate_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFigures:
+    """One contestant and call: medians of the rounds."""
+
+    per_s: float
+    #: "p50", "p95", "p99" at the rate.
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How hard and how long is asked."""
+
+    client_count: int
+    duration_s: float
+    round_count: int
+
+
+async def measure_gateway(
+    world: GatewayWorld, contestants: Sequence[GatewayContestant], pace: Pace
+) -> Mapping[tuple[str, Call], CallFigures]:
+    """
+    Load the workload, and let contestants take turns at each call.
+
+    Raises:
+        ResultsWrong: a contestant's answers are not what the workload says.
+    """
+    await load_into_sql(world.workload, world.mirror.mirror, world.mirror.model)
+    async with world.mirror.database.connection() as conn:
+        await conn.execute("VACUUM (ANALYZE)")
+    rates: dict[tuple[str, Call], list[float]] = {}
+    latencies: dict[tuple[str, Call], list[list[float]]] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        answers = {c.name: await stack.enter_async_context(c.opened(world)) for c in contestants}
+        for name, answer in answers.items():
+            await _verify(name, answer, world.workload)
+        for number, call, one in itertools.product(range(pace.round_count), Call, contestants):
+            asks = world.workload.asks(1_000, seed=number)
+            answer = answers[one.name]
+            rate = await _flat_out(answer, call, asks, world.clock, pace)
+            paced = await _paced(answer, call, asks, world.clock, one.rate_per_s, pace)
+            rates.setdefault((one.name, call), []).append(rate)
+            latencies.setdefault((one.name, call), []).append(paced)
+    return {
+        which: CallFigures(per_s=median(rates[which]), latency_ms=_quantiles(latencies[which]))
+        for which in rates
+    }
+
+
+async def _flat_out(
+    answer: Answer, call: Call, asks: Sequence[Ask], clock: Clock, pace: Pace
+) -> float:
+    """Give calls a second of clients that ask again once they are answered."""
+    queue = itertools.cycle(asks)
+    begun_s = clock.monotonic_s()
+    answered = 0
+
+    async def client() -> None:
+        nonlocal answered
+        while clock.monotonic_s() - begun_s < pace.duration_s:
+            await answer(call, next(queue))
+            answered += 1
+
+    await asyncio.gather(*(client() for _ in range(pace.client_count)))
+    return answered / (clock.monotonic_s() - begun_s)
+
+
+async def _paced(
+    answer: Answer, call: Call, asks: Sequence[Ask], clock: Clock, rate_per_s: float, pace: Pace
+) -> list[float]:
+    """Give the latencies, ms, of calls that are made when they are due."""
+    latencies_ms: list[float] = []
+    begun_s = clock.monotonic_s()
+
+    async def one(due_s: float, ask: Ask) -> None:
+        await answer(call, ask)
+        latencies_ms.append((clock.monotonic_s() - due_s) * 1_000)
+
+    async with asyncio.TaskGroup() as group:
+        for number, ask in enumerate(
+            itertools.islice(itertools.cycle(asks), max(1, round(rate_per_s * pace.duration_s)))
+        ):
+            due_s = begun_s + number / rate_per_s
+            if (wait_s := due_s - clock.monotonic_s()) > 0:
+                await clock.sleep(wait_s)
+            group.create_task(one(due_s, ask))
+    return latencies_ms
+
+
+def _quantiles(rounds: Sequence[Sequence[float]]) -> Mapping[str, float]:
+    """Give the median of the rounds' quantiles."""
+    found = [sorted(latencies) for latencies in rounds]
+    return {
+        f"p{percent}": median(r[min(len(r) - 1, len(r) * percent // 100)] for r in found)
+        for percent in (50, 95, 99)
+    }
+
+
+async def _verify(name: str, answer: Answer, workload: SocialWorkload) -> None:
+    """Compare some answers with the workload."""
+    for ask in workload.asks(_CHECKED, seed=0):
+        edges = sum(
+            f"users/{a}/{collection}/{b}" in workload.documents
+            for collection in ("following", "blocks")
+            for a, b in ((ask.user, ask.target), (ask.target, ask.user))
+        )
+        expected = {
+            Call.LIST_CONVERSATIONS: min(PAGE, len(workload.conversations[ask.user])),
+            Call.LIST_MESSAGES: min(PAGE, workload.message_counts[ask.conversation]),
+            Call.GET_RELATIONSHIP: edges,
+        }
+        for call, count in expected.items():
+            found = await answer(call, ask)
+            if found != count:
+                raise ResultsWrong(f"{name}: {call} of {ask} has {found} items, {count} are there")
+
+
+def bare_queries(rate_per_s: float) -> GatewayContestant:
+    """Give the statements alone: their rows are fetched, and nothing is made of them."""
+
+    @contextlib.asynccontextmanager
+    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
+        async with _reading(world) as database:
+            statements = PostgresReads(database, world.mirror.rendering).statements
+
+            async def answer(call: Call, ask: Ask) -> int:
+                names: dict[str, object] = {"viewer": ask.user, "count": PAGE + 1}
+                if call is Call.LIST_CONVERSATIONS:
+                    rows = await database.fetch_prepared(statements.inbox[0], names)
+                elif call is Call.LIST_MESSAGES:
+                    names["conversation"] = ask.conversation
+                    rows = await database.fetch_prepared(statements.messages[None], names)
+                else:
+                    names = {"viewer": ask.user, "target": ask.target}
+                    rows = await database.fetch_prepared(statements.relationship, names)
+                return min(PAGE, len(rows))
+
+            yield answer
+
+    return GatewayContestant(name="bare_query", opened=opened, rate_per_s=rate_per_s)
+
+
+def sql_readers(rate_per_s: float) -> GatewayContestant:
+    """Give the gateway's readers without protocol, rights and server."""
+
+    @contextlib.asynccontextmanager
+    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
+        async with _reading(world) as database:
+            reads = PostgresReads(database, world.mirror.rendering)
+            messages, follow = SqlMessagesReader(reads), SqlFollowReader(reads)
+
+            async def answer(call: Call, ask: Ask) -> int:
+                if call is Call.LIST_CONVERSATIONS:
+                    inbox = await messages.conversations(ask.user, older_than=None, limit=PAGE)
+                    return len(inbox.items)
+                if call is Call.LIST_MESSAGES:
+                    talk = await messages.messages(ask.user, ask.conversation, limit=PAGE)
+                    return 0 if talk is None else len(talk.items)
+                found = await follow.relationship(ask.user, ask.target)
+                return sum(
+                    edge.exists
+                    for edge in (
+                        *(found.outgoing, found.incoming),
+                        *(found.outgoing_block, found.incoming_block),
+                    )
+                )
+
+            yield answer
+
+    return GatewayContestant(name="sql_reader", opened=opened, rate_per_s=rate_per_s)
+
+
+@contextlib.asynccontextmanager
+async def _reading(world: GatewayWorld) -> AsyncIterator[Database]:
+    database = reading_database(world.mirror.dsn)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.aclose()
