@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import enum
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +20,7 @@ from typing import Final
 
 from bench.databases import BenchMirror
 from bench.gateway_workload import Ask, SocialWorkload, load_into_sql
+from bench.machine import Usage, usage
 from bench.verify import ResultsWrong
 from storemirror.clock import Clock
 from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
@@ -50,6 +51,8 @@ class GatewayWorld:
     mirror: BenchMirror
     workload: SocialWorkload
     clock: Clock
+    #: Of the server, for its processor time.
+    postgres_pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,9 @@ class CallFigures:
     """One contestant and call: medians of the rounds."""
 
     per_s: float
+    #: Processor time a call, flat out: of the benchmark's process, and of PostgreSQL.
+    own_cpu_us: float
+    postgres_cpu_us: float
     #: "p50", "p95", "p99" at the rate.
     latency_ms: Mapping[str, float]
 
@@ -79,6 +85,15 @@ class Pace:
     client_count: int
     duration_s: float
     round_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What one contestant did with one call in one round."""
+
+    answered_count: int
+    usage: Usage
+    latencies_ms: Sequence[float]
 
 
 async def measure_gateway(
@@ -93,62 +108,81 @@ async def measure_gateway(
     await load_into_sql(world.workload, world.mirror.mirror, world.mirror.model)
     async with world.mirror.database.connection() as conn:
         await conn.execute("VACUUM (ANALYZE)")
-    rates: dict[tuple[str, Call], list[float]] = {}
-    latencies: dict[tuple[str, Call], list[list[float]]] = {}
+    rounds: dict[tuple[str, Call], list[_Round]] = {}
     async with contextlib.AsyncExitStack() as stack:
         answers = {c.name: await stack.enter_async_context(c.opened(world)) for c in contestants}
         for name, answer in answers.items():
             await _verify(name, answer, world.workload)
         for number, call, one in itertools.product(range(pace.round_count), Call, contestants):
-            asks = world.workload.asks(1_000, seed=number)
-            answer = answers[one.name]
-            rate = await _flat_out(answer, call, asks, world.clock, pace)
-            paced = await _paced(answer, call, asks, world.clock, one.rate_per_s, pace)
-            rates.setdefault((one.name, call), []).append(rate)
-            latencies.setdefault((one.name, call), []).append(paced)
-    return {
-        which: CallFigures(per_s=median(rates[which]), latency_ms=_quantiles(latencies[which]))
-        for which in rates
-    }
+            asked = _Asked(answers[one.name], call, world.workload.asks(1_000, seed=number))
+            rounds.setdefault((one.name, call), []).append(await _round(world, asked, one, pace))
+    return {which: _figures(found) for which, found in rounds.items()}
 
 
-async def _flat_out(
-    answer: Answer, call: Call, asks: Sequence[Ask], clock: Clock, pace: Pace
-) -> float:
-    """Give calls a second of clients that ask again once they are answered."""
-    queue = itertools.cycle(asks)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who is asked what."""
+
+    answer: Answer
+    call: Call
+    asks: Sequence[Ask]
+
+    def again(self) -> Iterator[Awaitable[int]]:
+        """Ask without an end; nothing is asked before it is awaited."""
+        return (self.answer(self.call, ask) for ask in itertools.cycle(self.asks))
+
+
+async def _round(
+    world: GatewayWorld, asked: _Asked, contestant: GatewayContestant, pace: Pace
+) -> _Round:
+    begun = usage(world.clock, world.postgres_pid)
+    answered_count = await _flat_out(asked, world.clock, pace)
+    used = usage(world.clock, world.postgres_pid).since(begun)
+    latencies_ms = await _paced(asked, world.clock, contestant.rate_per_s, pace)
+    return _Round(answered_count, used, latencies_ms)
+
+
+def _figures(rounds: Sequence[_Round]) -> CallFigures:
+    return CallFigures(
+        per_s=median(r.answered_count / r.usage.at_s for r in rounds),
+        own_cpu_us=median(1e6 * r.usage.own_cpu_s / r.answered_count for r in rounds),
+        postgres_cpu_us=median(1e6 * r.usage.postgres_cpu_s / r.answered_count for r in rounds),
+        latency_ms=_quantiles([r.latencies_ms for r in rounds]),
+    )
+
+
+async def _flat_out(asked: _Asked, clock: Clock, pace: Pace) -> int:
+    """Give how many calls are answered to clients that ask again once they are answered."""
+    calls = asked.again()
     begun_s = clock.monotonic_s()
-    answered = 0
+    answered_count = 0
 
     async def client() -> None:
-        nonlocal answered
+        nonlocal answered_count
         while clock.monotonic_s() - begun_s < pace.duration_s:
-            await answer(call, next(queue))
-            answered += 1
+            await next(calls)
+            answered_count += 1
 
     await asyncio.gather(*(client() for _ in range(pace.client_count)))
-    return answered / (clock.monotonic_s() - begun_s)
+    return answered_count
 
 
-async def _paced(
-    answer: Answer, call: Call, asks: Sequence[Ask], clock: Clock, rate_per_s: float, pace: Pace
-) -> list[float]:
+async def _paced(asked: _Asked, clock: Clock, rate_per_s: float, pace: Pace) -> list[float]:
     """Give the latencies, ms, of calls that are made when they are due."""
     latencies_ms: list[float] = []
+    count = max(1, round(rate_per_s * pace.duration_s))
     begun_s = clock.monotonic_s()
 
-    async def one(due_s: float, ask: Ask) -> None:
-        await answer(call, ask)
+    async def one(due_s: float, call: Awaitable[int]) -> None:
+        await call
         latencies_ms.append((clock.monotonic_s() - due_s) * 1_000)
 
     async with asyncio.TaskGroup() as group:
-        for number, ask in enumerate(
-            itertools.islice(itertools.cycle(asks), max(1, round(rate_per_s * pace.duration_s)))
-        ):
+        for number, call in enumerate(itertools.islice(asked.again(), count)):
             due_s = begun_s + number / rate_per_s
             if (wait_s := due_s - clock.monotonic_s()) > 0:
                 await clock.sleep(wait_s)
-            group.create_task(one(due_s, ask))
+            group.create_task(one(due_s, call))
     return latencies_ms
 
 

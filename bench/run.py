@@ -184,15 +184,20 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
     )
     async with server.new_mirror() as mirror:
         world = GatewayWorld(
-            mirror=mirror, workload=make_social_workload(shape), clock=SystemClock()
+            mirror=mirror,
+            workload=make_social_workload(shape),
+            clock=SystemClock(),
+            postgres_pid=server.process_id,
         )
         found = await measure_gateway(world, [bare_queries(rate), sql_readers(rate)], pace)
     for (name, call), figures in found.items():
         key = f"gateway.{name}.{call}"
-        report.add(f"{key}.per_s", figures.per_s, f"{pace.client_count} clients")
+        own_us, postgres_us = figures.own_cpu_us, figures.postgres_cpu_us
+        cost = f"{own_us:.0f} µs Python + {postgres_us:.0f} µs PostgreSQL a call"
+        share = figures.per_s / found["bare_query", call].per_s
+        report.add(f"{key}.per_s", figures.per_s, f"{cost}; {share:.2f} of bare_query")
         for quantile, latency_ms in figures.latency_ms.items():
-            words = f"{rate:.0f} calls a second, from when each was due"
-            report.add(f"{key}.{quantile}_ms", latency_ms, words)
+            report.add(f"{key}.{quantile}_ms", latency_ms, f"at {rate:.0f} calls/s")
 
 
 _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[None]]] = {
