@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storemirror.errors import ConfigError
+from storemirror.errors import ConfigError, DatabaseRefused, SqlUnavailable
 from storemirror.model.entity import Model
 from storemirror.model.load import load_model
 from storemirror.sql.reads import EdgeRow, InboxRow, MessageRow, MessageRows
@@ -158,3 +158,10 @@ async def test_without_the_entities_the_declaration_is_named(
         await other.reads.messages("me", "c", limit=1)
     with pytest.raises(ConfigError, match="FollowEdge"):
         await other.reads.relationship("me", "you")
+
+
+async def test_a_database_that_is_not_there_is_told(server: Server, spare: Installed) -> None:
+    """The gateway then answers from elsewhere, or says that it cannot."""
+    gone = await server.opened(await server.absent_database(), spare.model)
+    with pytest.raises((SqlUnavailable, DatabaseRefused)):
+        await gone.reads.inbox("me", older_than=None, limit=1)

@@ -59,7 +59,8 @@ _SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT;"
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
 
 #: A row a conversation and other participant.  Names of ours begin with an underscore, as no
-#: declared key does.
+#: declared key does.  The cast: beside a text without a limit the key itself would be converted,
+#: and could not be sought.
 _INBOX: Final = """
 DECLARE @Viewer NVARCHAR(4000) = ?, @Count INT = ?{place};
 SELECT i.{key}, i._Version, i._Title, i.CreatedAt, i.LastActivityAt, i.LastMessageId,
@@ -73,7 +74,8 @@ FROM (
     WHERE p.{user} = @Viewer AND c.RowState = N'live'{behind}
     ORDER BY c.LastActivityAt DESC, c.{key} DESC
 ) AS i
-LEFT JOIN {message} AS l WITH (FORCESEEK) ON l.{parent} = i.{key} AND l.{id} = i.LastMessageId
+LEFT JOIN {message} AS l WITH (FORCESEEK)
+    ON l.{parent} = i.{key} AND l.{id} = CAST(i.LastMessageId AS NVARCHAR(4000))
 OUTER APPLY (
     SELECT COUNT(*) AS UnreadCount FROM (
         SELECT TOP ({unread_limit}) m.{id} FROM {message} AS m WITH (INDEX ({latest}), FORCESEEK)

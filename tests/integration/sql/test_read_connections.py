@@ -1,0 +1,77 @@
+"""The connections that users' reads have to themselves, on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.errors import SqlUnavailable
+from storemirror.model.load import load_model
+from storemirror.sql.postgres.connection import Database
+from storemirror.sql.postgres.reads import PostgresReads, reading_database
+from tests.contract.sql.documents import Documents
+from tests.support.mirrors import MirrorUnderTest, installed_mirror
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+async def under_test(
+    new_database: Callable[[], Awaitable[str]],
+) -> AsyncIterator[MirrorUnderTest]:
+    """A mirror with a conversation and a message."""
+    async with installed_mirror(load_model(), await new_database()) as made:
+        docs = Documents(made.model, SystemClock().now_us() - 3_600_000_000)
+        await made.mirror.apply(
+            [docs.conversation("c", 1, participants={"me": None}), docs.message("c", "m", 2)]
+        )
+        yield made
+
+
+@pytest.fixture
+async def database(under_test: MirrorUnderTest) -> AsyncIterator[Database]:
+    """A connection to read from."""
+    made = reading_database(under_test.dsn, max_size=1)
+    await made.open()
+    yield made
+    await made.aclose()
+
+
+async def test_users_read_on_while_nothing_can_be_written(
+    under_test: MirrorUnderTest, database: Database
+) -> None:
+    """A standby that takes over, or a disk that is full, stops writers alone."""
+    await under_test.take_writes(are_taken=False)
+    with pytest.raises(SqlUnavailable):
+        await under_test.mirror.probe()
+    reads = PostgresReads(database, under_test.rendering)
+    assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
+    await under_test.take_writes(are_taken=True)
+
+
+async def test_users_do_not_wait_for_a_writer(
+    under_test: MirrorUnderTest, database: Database
+) -> None:
+    """They see what was committed before."""
+    reads = PostgresReads(database, under_test.rendering)
+    async with under_test.database.transaction() as conn:
+        await conn.execute("UPDATE storemirror.dm_conversation SET title = 'later'")
+        await conn.execute("UPDATE storemirror.dm_message SET body = 'later'")
+        [row] = (await reads.inbox("me", older_than=None, limit=5)).rows
+        page = await reads.messages("me", "c", limit=5)
+    assert row.title == "title"
+    assert page is not None
+    assert [message.body for message in page.rows] == ["hello"]
+
+
+async def test_a_connection_for_reads_writes_nothing(database: Database) -> None:
+    """Whatever is sent on it."""
+    with pytest.raises(SqlUnavailable, match="read-only"):
+        await database.fetch("DELETE FROM storemirror.dm_message RETURNING 1")
+
+
+async def test_the_server_gives_a_read_up_by_itself(database: Database) -> None:
+    """A caller that is gone leaves nothing running."""
+    assert await database.fetch("SHOW statement_timeout") == [("10s",)]
