@@ -8,23 +8,20 @@ how much of a body is read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from storemirror import serving
 from storemirror.bus.port import Publisher
 from storemirror.clock import Clock
-from storemirror.errors import ConfigError
 from storemirror.model.entity import Model
 from storemirror.source.deliveries import BODY_MAX_BYTES, Deliveries, is_from_browser
 from storemirror.source.receiver_auth import CallerRules, CallerVerifier, Refusal
@@ -33,8 +30,6 @@ from storemirror.telemetry import LogEvent
 
 #: Deliveries under way at a time; more are answered 503, and come again.
 REQUESTS_MAX_COUNT: Final = 256
-#: How long deliveries under way may take once the receiver is to stop.
-SHUTDOWN_TIMEOUT_S: Final = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +90,9 @@ class TriggerReceiver:
             return Response(status_code=refusal.status)
         headers = dict(request.headers)
         try:
-            body, size_bytes = await _body_of(request)
+            body, size_bytes = await serving.body_of(
+                request, max_bytes=BODY_MAX_BYTES, kept_bytes=KEPT_MAX_BYTES
+            )
         except ClientDisconnect:
             self.counts.interrupted_count += 1
             return Response(status_code=400)
@@ -144,79 +141,7 @@ async def serve(
     *,
     on_listening: Callable[[int], None] | None = None,
 ) -> None:
-    """
-    Listen until `stop` is set; deliveries under way are answered first, in `SHUTDOWN_TIMEOUT_S`.
-
-    Args:
-        app: the receiver.
-        host: address to listen on.
-        port: 0 takes a free one.
-        stop: ends it.
-        on_listening: told the port, once connections are taken.
-
-    Raises:
-        ConfigError: the address cannot be listened on.
-    """
-    with _listening(host, port) as listener:
-        if on_listening is not None:
-            on_listening(listener.getsockname()[1])
-        server = _Server(_config(app))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            server.should_exit = True
-            await serving
-
-
-def _config(app: TriggerReceiver) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=REQUESTS_MAX_COUNT,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-    )
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the command line, which sets `stop`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take no signal."""
-        yield
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=REQUESTS_MAX_COUNT)
-    except (OSError, OverflowError) as exc:
-        raise ConfigError(f"cannot listen on {host} port {port}: {exc}") from exc
-    with listener:
-        yield listener
-
-
-async def _body_of(request: Request) -> tuple[bytes, int]:
-    """Read the body: what of it is kept, and how many bytes it had."""
-    size_bytes = 0
-    chunks: list[bytes] = []
-    async for chunk in request.stream():
-        size_bytes += len(chunk)
-        # The rest of what is too large is read and dropped: unread, the answer would not arrive.
-        if size_bytes <= BODY_MAX_BYTES:
-            chunks.append(chunk)
-    body = b"".join(chunks)
-    return (
-        (body, size_bytes) if size_bytes <= BODY_MAX_BYTES else (body[:KEPT_MAX_BYTES], size_bytes)
+    """Listen until `stop` is set; see `storemirror.serving.serve`."""
+    await serving.serve(
+        app, host, port, stop, requests_max_count=REQUESTS_MAX_COUNT, on_listening=on_listening
     )

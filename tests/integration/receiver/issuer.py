@@ -10,6 +10,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -107,19 +108,26 @@ class Issuer:
             certs_url=f"http://127.0.0.1:{self.port}/certs",
         )
 
+    @property
+    def body(self) -> bytes:
+        return json.dumps({key.key_id: key.cert for key in self.keys}).encode()
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.fetch_count += 1
-        body = json.dumps({key.key_id: key.cert for key in self.keys}).encode()
+        body = self.body
         head = f"HTTP/1.1 {self.status} x\r\nContent-Length: {len(body)}\r\n"
         writer.write(f"{head}Cache-Control: public, max-age=600\r\n\r\n".encode() + body)
         writer.close()
         await writer.wait_closed()
 
 
+AnyIssuer = TypeVar("AnyIssuer", bound=Issuer)
+
+
 @contextlib.asynccontextmanager
-async def running_issuer() -> AsyncIterator[Issuer]:
-    issuer = Issuer()
+async def running_issuer(issuer: AnyIssuer) -> AsyncIterator[AnyIssuer]:
+    """Serve an issuer's keys on a port of its own."""
     server = await asyncio.start_server(issuer.answer, "127.0.0.1", 0)
     async with server:
         issuer.port = server.sockets[0].getsockname()[1]

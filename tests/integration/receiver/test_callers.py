@@ -27,7 +27,7 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    async with running_issuer() as opened:
+    async with running_issuer(Issuer()) as opened:
         yield opened
 
 
