@@ -13,16 +13,16 @@ compile() {
 }
 
 compile --extra embedded --group build -o requirements/runtime.txt "$@"
-compile --extra embedded --extra firestore --extra servicebus --extra sqlserver --extra triggers \
-    --group dev -o requirements/dev.txt "$@"
+compile --extra embedded --extra firestore --extra gateway --extra servicebus --extra sqlserver \
+    --extra triggers --group dev -o requirements/dev.txt "$@"
 pinned=$(mktemp)
 trap 'rm -f "$pinned"' EXIT
 sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^ ;\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
 compile --extra firestore --extra functions --extra servicebus --constraint "$pinned" --no-annotate \
     -o functions/requirements.txt "$@"
 # In environments of their own: the peers of `make bench` would pull ours back, and what judges
-# T-SQL has dependencies that nothing of ours needs.
-for name in peers tsql; do
+# T-SQL or runs JavaScript nothing of ours needs.
+for name in peers tsql node; do
     .venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
         --no-emit-index-url --no-header -o "requirements/$name.txt" "$@" "requirements/$name.in"
 done

@@ -120,6 +120,8 @@ def declared_packages(pyproject: str) -> set[str]:
     names = {re.split(r"[\[<>=!~; ]", entry)[0].lower().replace("-", "_") for entry in listed}
     # Azure's packages share one namespace.
     shared = {"azure" for name in names if name.startswith("azure_")}
+    # Some are imported by another name than they are installed by.
+    shared |= {"jwt"} & {name.removeprefix("py") for name in names}
     # pydantic's own core, and what Google's packages bring and document as theirs.
     return names | shared | {"pydantic_core", "google", "grpc"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from storemirror.config import settings_reference
 from storemirror.config.load import load_settings
-from storemirror.config.settings import PROCEDURE_PREFIX
+from storemirror.config.values import PROCEDURE_PREFIX
 from storemirror.model.load import load_model
 from storemirror.sql.names import procedures_of
 from tests.house.rules import ROOT

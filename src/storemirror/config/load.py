@@ -15,9 +15,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from storemirror.config.reference import SettingDoc, setting_docs
-from storemirror.config.settings import PROCEDURE_PREFIX, Settings
+from storemirror.config.settings import Settings
 from storemirror.config.shape import Misfit, misfits
 from storemirror.config.toml_lines import Place, TomlLines, syntax_mistake
+from storemirror.config.values import PROCEDURE_PREFIX
 from storemirror.errors import ConfigError
 
 DEFAULT_FILE: Final = Path("storemirror.toml")
@@ -93,7 +94,11 @@ def _file_content(path: Path) -> tuple[dict[str, Any], TomlLines]:
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:
     """Take the paths in a file as relative to its folder."""
-    for section, key in (("model", "files"), ("postgres", "bin_dir")):
+    for section, key in (
+        ("model", "files"),
+        ("postgres", "bin_dir"),
+        ("gateway", "template_file"),
+    ):
         table = values.get(section)
         written = table.get(key) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(written, str):

@@ -6,110 +6,28 @@ Nothing is read here but the settings file.  DSNs are secrets: no `repr` and no 
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from storemirror.config.gateway_settings import GatewaySettings
 from storemirror.config.reference import setting_docs
-from storemirror.config.shape import Table, refusal
+from storemirror.config.values import (
+    DSN_FORM,
+    Dsn,
+    HostName,
+    Identifier,
+    Section,
+    Switch,
+    Text,
+    paths,
+    procedure_key,
+    procedure_name,
+    words,
+)
 from storemirror.errors import ConfigError
-
-#: Prefix of the variables that rename procedures: SQL_PROC_UPSERT_DM_MESSAGE.
-PROCEDURE_PREFIX: Final = "SQL_PROC_"
-
-_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_HOST_NAME: Final = re.compile(r"(sb://)?[A-Za-z0-9.-]+/?")
-_SWITCH: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
-
-
-def _switch(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    switched = _SWITCH.get(str(value).strip().lower())
-    if switched is None:
-        raise refusal("is neither true nor false", "Write true, false, 1 or 0.")
-    return switched
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise refusal("is blank", "Write a value, or take the setting out.")
-    return text
-
-
-def _secret_not_blank(secret: SecretStr) -> SecretStr:
-    _not_blank(secret.get_secret_value())
-    return secret
-
-
-def _identifier(text: str) -> str:
-    if _IDENTIFIER.fullmatch(text) is None:
-        raise refusal(
-            "is no SQL identifier",
-            "Use letters, digits and underscores, not a digit first, at most 63.",
-        )
-    return text
-
-
-def _host_name(text: str) -> str:
-    if _HOST_NAME.fullmatch(text) is None:
-        raise refusal(
-            "is no host name",
-            "Write it as in contoso.servicebus.windows.net; a connection string is a secret, and "
-            "belongs in SERVICEBUS_CONNECTION_STRING.",
-        )
-    return text
-
-
-def _procedure_name(text: str) -> str:
-    parts = text.split(".")
-    if len(parts) > 2 or not all(_IDENTIFIER.fullmatch(part) for part in parts):
-        raise refusal(
-            "is no name of a procedure",
-            "Write upsert_message or my_schema.upsert_message: letters, digits and underscores, "
-            "at most 63 a part.",
-        )
-    return text
-
-
-def _procedure_key(key: str) -> str:
-    if not re.fullmatch(PROCEDURE_PREFIX + "[A-Z][A-Z0-9_]*", key):
-        raise refusal(
-            f"{key!r} is no procedure's setting", "Write it as in SQL_PROC_UPSERT_DM_MESSAGE."
-        )
-    return key
-
-
-def _paths(value: object) -> object:
-    """Take a list as TOML has it, and a path list as an environment variable has it."""
-    if isinstance(value, str):
-        value = [part for part in value.split(os.pathsep) if part]
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _words(value: object) -> object:
-    """Take a list as TOML has it, and a comma-separated one as an environment variable has it."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    return tuple(value) if isinstance(value, list) else value
-
-
-Switch = Annotated[bool, BeforeValidator(_switch)]
-Text = Annotated[str, AfterValidator(_not_blank)]
-Identifier = Annotated[str, AfterValidator(_identifier)]
-HostName = Annotated[str, AfterValidator(_not_blank), AfterValidator(_host_name)]
-Dsn = Annotated[SecretStr, AfterValidator(_secret_not_blank)]
-_DSN_FORM: Final = "a libpq connection string, postgresql://user:password@host/database"
-
-
-class Section(Table):
-    """One `[section]` of the settings file."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class FirestoreSettings(Section):
@@ -132,7 +50,7 @@ class DocumentsSettings(Section):
         description="embedded (the laptop's) or firestore (an extra)",
     )
     dsn: Dsn | None = Field(
-        default=None, description=f"where the embedded documents are: {_DSN_FORM}"
+        default=None, description=f"where the embedded documents are: {DSN_FORM}"
     )
 
 
@@ -141,7 +59,7 @@ class SqlSettings(Section):
 
     dsn: Dsn | None = Field(
         default=None,
-        description=f"where the mirror is: {_DSN_FORM}, or mssql://user:password@host/database "
+        description=f"where the mirror is: {DSN_FORM}, or mssql://user:password@host/database "
         "(SQL Server, Azure SQL; an extra)",
     )
     schema_name: Identifier = Field(
@@ -158,9 +76,7 @@ class BusSettings(Section):
         description="postgres (PostgreSQL: laptop, small team) or servicebus (Azure Service Bus; "
         "an extra)",
     )
-    dsn: Dsn | None = Field(
-        default=None, description=f"where the bus on PostgreSQL is: {_DSN_FORM}"
-    )
+    dsn: Dsn | None = Field(default=None, description=f"where the bus on PostgreSQL is: {DSN_FORM}")
     connection_string: Dsn | None = Field(
         default=None,
         description="Service Bus: the connection string of a shared access policy of the "
@@ -194,7 +110,7 @@ class BusSettings(Section):
 class ModelSettings(Section):
     """What is mirrored."""
 
-    files: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = Field(
+    files: Annotated[tuple[Path, ...], BeforeValidator(paths)] = Field(
         default=(),
         description="a list of declaration files, relative to the settings file; in the "
         "environment separated as in PATH and relative to the working directory",
@@ -247,7 +163,7 @@ class TriggersSettings(Section):
     audience: Text | None = Field(
         default=None, description="what a caller's token must be for: the receiver's own address"
     )
-    service_accounts: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    service_accounts: Annotated[tuple[str, ...], BeforeValidator(words)] = Field(
         default=(),
         description="a list of the e-mail addresses of those who may deliver; in the environment "
         "separated by commas",
@@ -336,6 +252,7 @@ class Settings(Section):
     model: ModelSettings = Field(default=ModelSettings(), description="[model]")
     writer: WriterSettings = Field(default=WriterSettings(), description="[writer]")
     triggers: TriggersSettings = Field(default=TriggersSettings(), description="[triggers]")
+    gateway: GatewaySettings = Field(default=GatewaySettings(), description="[gateway]")
     functions: FunctionsSettings = Field(default=FunctionsSettings(), description="[functions]")
     up: UpSettings = Field(default=UpSettings(), description="[up]")
     postgres: PostgresSettings = Field(default=PostgresSettings(), description="[postgres]")
@@ -343,8 +260,8 @@ class Settings(Section):
     #: Setting -> name in the database: "SQL_PROC_UPSERT_DM_MESSAGE" -> "upsert_message".
     #: Whether there is such a procedure is known to `storemirror.sql.names`.
     procedures: Mapping[
-        Annotated[str, AfterValidator(_procedure_key)],
-        Annotated[str, AfterValidator(_procedure_name)],
+        Annotated[str, AfterValidator(procedure_key)],
+        Annotated[str, AfterValidator(procedure_name)],
     ] = Field(
         default={}, description='[procedures]: UPSERT_DM_MESSAGE = "my_schema.upsert_message"'
     )

@@ -88,7 +88,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What every answer has in common."""
 
 
-class ListConversations(Request, kw_only=True):
+class ListConversations(Request, frozen=True, kw_only=True):
     """A page of the caller's inbox."""
 
     page_size: PageSize | None = None
@@ -98,7 +98,7 @@ class ListConversations(Request, kw_only=True):
     after: Opaque | None = None
 
 
-class ListMessages(Request, kw_only=True):
+class ListMessages(Request, frozen=True, kw_only=True):
     """A page of a conversation in which the caller takes part."""
 
     conversation_id: KnownId
@@ -109,7 +109,7 @@ class ListMessages(Request, kw_only=True):
     after: Opaque | None = None
 
 
-class OpenConversation(Request, kw_only=True):
+class OpenConversation(Request, frozen=True, kw_only=True):
     """Begin a conversation; repeated with the same id and participants it changes nothing."""
 
     #: Null: the gateway chooses one; then a repeated call opens a second conversation.
@@ -121,7 +121,7 @@ class OpenConversation(Request, kw_only=True):
     title: Title | None = None
 
 
-class SendMessage(Request, kw_only=True):
+class SendMessage(Request, frozen=True, kw_only=True):
     """Send a message as the caller, or mirror one that the client has written itself."""
 
     mode: WriteMode = WriteMode.SEND
@@ -141,7 +141,7 @@ class SendMessage(Request, kw_only=True):
         refuse_unstorable(self.attachments)
 
 
-class EditMessage(Request, kw_only=True):
+class EditMessage(Request, frozen=True, kw_only=True):
     """Change a message that the caller has sent; what is null stays as it is."""
 
     conversation_id: KnownId
@@ -156,14 +156,14 @@ class EditMessage(Request, kw_only=True):
         refuse_unstorable(self.attachments)
 
 
-class DeleteMessage(Request, kw_only=True):
+class DeleteMessage(Request, frozen=True, kw_only=True):
     """Delete a message that the caller has sent; one that is gone already is no error."""
 
     conversation_id: KnownId
     message_id: KnownId
 
 
-class MarkRead(Request, kw_only=True):
+class MarkRead(Request, frozen=True, kw_only=True):
     """Say up to when the caller has read a conversation; it never goes back."""
 
     conversation_id: KnownId
@@ -181,7 +181,7 @@ class MarkRead(Request, kw_only=True):
         return None if self.read_at is None else us_from_rfc3339(self.read_at)
 
 
-class GetRelationship(Request, kw_only=True):
+class GetRelationship(Request, frozen=True, kw_only=True):
     """How the caller and another user stand to each other."""
 
     #: Services only: whose view; users are always their own viewer.
@@ -191,7 +191,7 @@ class GetRelationship(Request, kw_only=True):
     after: Opaque | None = None
 
 
-class ChangeEdge(Request, kw_only=True):
+class ChangeEdge(Request, frozen=True, kw_only=True):
     """Follow, unfollow, block or unblock; repeated it changes nothing."""
 
     #: With "mirror" the gateway reads the edge as it is, there or gone, and mirrors that.
@@ -199,7 +199,7 @@ class ChangeEdge(Request, kw_only=True):
     target: UserId
 
 
-class ReadResult(Result, kw_only=True):
+class ReadResult(Result, frozen=True, kw_only=True):
     """What the answers of all reads have in common."""
 
     #: Which side answered.
@@ -208,7 +208,7 @@ class ReadResult(Result, kw_only=True):
     as_of: Time | None
 
 
-class LastMessage(Result, kw_only=True):
+class LastMessage(Result, frozen=True, kw_only=True):
     """The newest message of a conversation."""
 
     message_id: str
@@ -217,7 +217,7 @@ class LastMessage(Result, kw_only=True):
     preview: str | None
 
 
-class OtherParticipant(Result, kw_only=True):
+class OtherParticipant(Result, frozen=True, kw_only=True):
     """Somebody else in a conversation."""
 
     user_id: str
@@ -225,7 +225,7 @@ class OtherParticipant(Result, kw_only=True):
     last_read_at: Time | None
 
 
-class Conversation(Result, kw_only=True):
+class Conversation(Result, frozen=True, kw_only=True):
     """One line of an inbox."""
 
     conversation_id: str
@@ -243,7 +243,7 @@ class Conversation(Result, kw_only=True):
     others: Sequence[OtherParticipant]
 
 
-class ConversationsResult(ReadResult, kw_only=True):
+class ConversationsResult(ReadResult, frozen=True, kw_only=True):
     """A page of an inbox, newest activity first."""
 
     items: Sequence[Conversation]
@@ -251,7 +251,7 @@ class ConversationsResult(ReadResult, kw_only=True):
     older: str | None
 
 
-class Message(Result, kw_only=True):
+class Message(Result, frozen=True, kw_only=True):
     """One message."""
 
     message_id: str
@@ -264,7 +264,7 @@ class Message(Result, kw_only=True):
     attachments: Any
 
 
-class MessagesResult(ReadResult, kw_only=True):
+class MessagesResult(ReadResult, frozen=True, kw_only=True):
     """A page of a conversation, newest message first, whichever way it was asked for."""
 
     items: Sequence[Message]
@@ -276,7 +276,7 @@ class MessagesResult(ReadResult, kw_only=True):
     has_newer: bool
 
 
-class RelationshipResult(ReadResult, kw_only=True):
+class RelationshipResult(ReadResult, frozen=True, kw_only=True):
     """How two users stand to each other."""
 
     #: The viewer follows the target.
@@ -289,7 +289,7 @@ class RelationshipResult(ReadResult, kw_only=True):
     incoming_block: bool
 
 
-class WriteResult(Result, kw_only=True):
+class WriteResult(Result, frozen=True, kw_only=True):
     """What the answers of all writes have in common."""
 
     #: Whether SQL shows the write; if not, the event path brings it.
@@ -298,7 +298,7 @@ class WriteResult(Result, kw_only=True):
     token: str | None
 
 
-class OpenedResult(WriteResult, kw_only=True):
+class OpenedResult(WriteResult, frozen=True, kw_only=True):
     """A conversation that is open."""
 
     conversation_id: str
@@ -306,7 +306,7 @@ class OpenedResult(WriteResult, kw_only=True):
     was_created: bool
 
 
-class MessageResult(WriteResult, kw_only=True):
+class MessageResult(WriteResult, frozen=True, kw_only=True):
     """A message as it is after the write."""
 
     conversation_id: str
@@ -315,14 +315,14 @@ class MessageResult(WriteResult, kw_only=True):
     message: Message | None
 
 
-class MarkedReadResult(WriteResult, kw_only=True):
+class MarkedReadResult(WriteResult, frozen=True, kw_only=True):
     """Up to when a conversation is read."""
 
     conversation_id: str
     last_read_at: Time
 
 
-class EdgeResult(WriteResult, kw_only=True):
+class EdgeResult(WriteResult, frozen=True, kw_only=True):
     """A follow or a block as it is after the write."""
 
     target: str

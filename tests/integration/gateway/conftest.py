@@ -1,0 +1,22 @@
+"""An issuer of Firebase's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.gateway.issuers import JwkIssuer
+from tests.integration.receiver.issuer import Issuer, running_issuer
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[JwkIssuer]:
+    async with running_issuer(JwkIssuer()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def google() -> AsyncIterator[Issuer]:
+    async with running_issuer(Issuer()) as opened:
+        yield opened
