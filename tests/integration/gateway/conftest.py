@@ -1,4 +1,4 @@
-"""An issuer of Firebase's tokens."""
+"""An issuer of Firebase's tokens, and calls over handlers in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.integration.gateway.hosted import CallsUnderTest
 from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.receiver.issuer import Issuer, running_issuer
 
@@ -20,3 +21,8 @@ async def issuer() -> AsyncIterator[JwkIssuer]:
 async def google() -> AsyncIterator[Issuer]:
     async with running_issuer(Issuer()) as opened:
         yield opened
+
+
+@pytest.fixture
+def under_test(issuer: JwkIssuer) -> CallsUnderTest:
+    return CallsUnderTest(issuer)

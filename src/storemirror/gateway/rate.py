@@ -1,0 +1,66 @@
+"""
+How often one caller may call.
+
+Counted in this process: with several, each lets a caller in as often.  The count is there to keep
+one client in a loop from taking the others' share, not to bill anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from storemirror.clock import Clock
+from storemirror.gateway.port import Caller
+
+#: How long counts of those who call no more are kept, beyond the library's two minutes.
+SWEEP_INTERVAL_S: Final = 60.0
+
+_USER: Final = "user"
+_SERVICE: Final = "service"
+
+
+class Rate:
+    """Counts calls by caller."""
+
+    def __init__(self, calls_per_minute: int, clock: Clock) -> None:
+        """Count from nothing."""
+        self.counts = Counts(clock)
+        self._limiter = SlidingWindowCounterRateLimiter(self.counts)
+        self._item = RateLimitItemPerMinute(calls_per_minute)
+
+    async def takes(self, caller: Caller) -> bool:
+        """Count one call, and tell whether it may be answered; one that may not counts for none."""
+        kind = _SERVICE if caller.is_service else _USER
+        return await self._limiter.hit(self._item, kind, caller.uid)
+
+
+class Counts(MemoryStorage):
+    """
+    The library's counts, swept once in a while.
+
+    By itself it looks through the counts of all callers at every call, unless `timer` says that it
+    is doing so already.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Count from nothing."""
+        super().__init__()
+        self._clock = clock
+        self._swept_s = clock.monotonic_s()
+        self._sweeping: Any = None
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """See `MemoryStorage.incr`."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._swept_s >= SWEEP_INTERVAL_S:
+            self._swept_s = now_s
+            self.timer = None
+        elif self.timer is None or self.timer.done():
+            self._sweeping = self._sweeping or asyncio.get_running_loop().create_future()
+            self.timer = self._sweeping
+        return await super().incr(key, expiry, amount)
