@@ -59,6 +59,7 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("event/digest.py", "import os", "Deciders are pure"),
         ("gateway/callables.py", "import jwt", "Tokens of clients"),
         ("gateway/callables.py", "import limits", "Rates are limited"),
+        ("gateway/flags.py", "import firebase_admin", "Firebase's own SDK"),
         ("gateway/calls.py", "import starlette", "HTTP is served by"),
     ],
 )

@@ -1,0 +1,215 @@
+"""Remote Config's templates, as Firebase's own SDK evaluates them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.errors import SourceUnavailable
+from storemirror.gateway.flags import FlagNames, TemplateFlags, firestore_only
+from storemirror.gateway.port import Caller, Cohort, Feature, ReadMode
+from storemirror.gateway.remote_config import FileTemplates, remote_config
+
+MODE = "MessagingFeatureFlags_readMode"
+WRITE = "MessagingFeatureFlags_useSqlMirrorDoubleWrite"
+NAMES = FlagNames(read_mode=MODE, dual_write=WRITE)
+
+
+def template(
+    condition: dict[str, Any], *, mode: str = "sql", default: str = "firestore"
+) -> dict[str, Any]:
+    """A template in which a read mode, and the dual write, have one condition."""
+    return {
+        "conditions": [
+            {
+                "name": "cohort",
+                "condition": {"orCondition": {"conditions": [{"andCondition": condition}]}},
+            }
+        ],
+        "parameters": {
+            MODE: {
+                "defaultValue": {"value": default},
+                "conditionalValues": {"cohort": {"value": mode}},
+            },
+            WRITE: {
+                "defaultValue": {"value": "false"},
+                "conditionalValues": {"cohort": {"value": "true"}},
+            },
+        },
+        "version": {"versionNumber": "1"},
+        "etag": "e1",
+    }
+
+
+def percent(upper: int) -> dict[str, Any]:
+    return {
+        "conditions": [
+            {
+                "percent": {
+                    "percentOperator": "LESS_OR_EQUAL",
+                    "seed": "storemirror",
+                    "microPercent": upper * 1_000_000,
+                }
+            }
+        ]
+    }
+
+
+def signal(name: str, *values: str) -> dict[str, Any]:
+    return {
+        "conditions": [
+            {
+                "customSignal": {
+                    "customSignalOperator": "STRING_EXACTLY_MATCHES",
+                    "customSignalKey": name,
+                    "targetCustomSignalValues": list(values),
+                }
+            }
+        ]
+    }
+
+
+class Flags:
+    """Flags by a template in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "template.json"
+        self._reader = FileTemplates(self._file)
+
+    def write(self, content: object) -> None:
+        self._file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    async def cohort(self, uid: str = "u1", **claims: object) -> Cohort:
+        """The cohort by the file as it is."""
+        flags = TemplateFlags(
+            self._reader,
+            names={Feature.MESSAGING: NAMES},
+            is_mirror_on=True,
+            refresh_s=60,
+            clock=SystemClock(),
+        )
+        return await flags.cohort_of(Caller(uid=uid, claims=claims), Feature.MESSAGING)
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> Flags:
+    return Flags(tmp_path)
+
+
+SQL = Cohort(read_mode=ReadMode.SQL, is_dual_write_on=True)
+
+
+async def test_a_percentage_is_the_same_users_every_time(flags: Flags) -> None:
+    """A user who is in stays in when the percentage grows."""
+    cohorts: dict[int, set[str]] = {}
+    for upper in (0, 10, 50, 100):
+        flags.write(template(percent(upper)))
+        uids = [f"u{n}" for n in range(40)]
+        cohorts[upper] = {uid for uid in uids if await flags.cohort(uid) == SQL}
+    assert cohorts[0] == set()
+    assert len(cohorts[100]) == 40
+    assert cohorts[10] < cohorts[50] < cohorts[100]
+
+
+async def test_an_internal_cohort_goes_by_a_verified_claim(flags: Flags) -> None:
+    """Which the team's own server gave, and nobody can give themselves."""
+    flags.write(template(signal("tier", "staff", "beta")))
+    assert await flags.cohort(tier="beta") == SQL
+    assert await flags.cohort(tier="gold") == firestore_only()
+    assert await flags.cohort(name="beta") == firestore_only()
+
+
+async def test_a_claim_does_not_choose_the_percentile(flags: Flags) -> None:
+    """The uid does."""
+    flags.write(template(percent(50)))
+    plain = {uid: await flags.cohort(uid) for uid in ("u1", "u2", "u3", "u4", "u5", "u6")}
+    assert len(set(map(str, plain.values()))) == 2
+    claimed = {uid: await flags.cohort(uid, randomization_id="u1") for uid in plain}
+    assert claimed == plain
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "",
+        "not json",
+        "[]",
+        "null",
+        "{}x",
+        {"parameters": None},
+        {"conditions": None},
+        {"parameters": {MODE: None}},
+        {"parameters": {MODE: "sql"}},
+        {"parameters": {MODE: {"defaultValue": "sql"}}},
+        {"conditions": [None], "parameters": {}},
+        {"conditions": [{"name": "x", "condition": None}], "parameters": {}},
+        {"conditions": {"a": 1}, "parameters": {}},
+        {"conditions": [], "parameters": {}},
+        {"parameters": {MODE: {"defaultValue": {"value": None}}}},
+        {"parameters": {MODE: {"defaultValue": {"value": 7}}}},
+        {"parameters": {MODE: {"defaultValue": {"useInAppDefault": True}}}},
+        template({"conditions": [{"customSignal": {}}, {"nonsense": {}}]}),
+        template({"conditions": []}, default="SQL"),
+        "[" * 100_000,
+    ],
+    ids=lambda broken: str(broken)[:40],
+)
+async def test_a_broken_template_means_firestore(flags: Flags, broken: object) -> None:
+    """Whatever is wrong with it, no call fails and nobody's reads are moved."""
+    flags.write(broken)
+    cohort = await flags.cohort()
+    expected = firestore_only()
+    if broken == template({"conditions": []}, default="SQL"):
+        # No condition is not met by nobody: it holds for everybody, as in Firebase.
+        expected = SQL
+    assert cohort == expected
+
+
+async def test_a_condition_that_breaks_on_one_caller_breaks_for_them_alone(flags: Flags) -> None:
+    """Its mistake shows with a signal that few have."""
+    regex = {
+        "conditions": [
+            {
+                "customSignal": {
+                    "customSignalOperator": "STRING_CONTAINS_REGEX",
+                    "customSignalKey": "tier",
+                    "targetCustomSignalValues": ["(["],
+                }
+            }
+        ]
+    }
+    flags.write(template(regex, default="sql-only"))
+    assert (await flags.cohort()).read_mode is ReadMode.SQL_ONLY
+    assert await flags.cohort(tier="x") == firestore_only()
+
+
+async def test_a_file_that_is_not_there_may_be_there_later(flags: Flags) -> None:
+    """It is Firestore's until then."""
+    assert await flags.cohort() == firestore_only()
+    flags.write(template(percent(100)))
+    assert await flags.cohort() == SQL
+
+
+async def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
+    """And one that is too large, or no text, is broken."""
+    with pytest.raises(SourceUnavailable):
+        await FileTemplates(tmp_path / "nothing.json").read()
+    with pytest.raises(SourceUnavailable):
+        await FileTemplates(tmp_path).read()
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="binary"):
+        await FileTemplates(tmp_path / "binary.json").read()
+
+
+def test_the_sdk_leaves_the_root_logger_alone() -> None:
+    """Loading it would send every library's notes to standard error."""
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    remote_config.cache_clear()
+    remote_config()
+    assert (list(root.handlers), root.level) == before
