@@ -44,7 +44,9 @@ endif
 test-deps:
 	@sh tools/venv.sh functions >&2 & functions=$$!; \
 	sh tools/venv.sh tsql >&2 & tsql=$$!; \
+	sh tools/node.sh >&2 & node=$$!; \
 	sh tools/venv.sh dev >&2; dev=$$?; \
+	wait $$node || echo 'The JavaScript SDK cannot run here; what stands above says why.' >&2; \
 	wait $$tsql || echo 'T-SQL cannot be judged here; what stands above says why.' >&2; \
 	wait $$functions && exit $$dev
 

@@ -17,6 +17,7 @@ from tests.support.databases import folder_in_memory
 pytest_plugins = [
     "tests.support.strict_skips",
     "tests.support.emulator",
+    "tests.support.node",
     "tests.support.servers",
     "tests.support.soak",
     "tests.support.tsql",

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Make a virtual environment hold one requirement file; do nothing when it already does.
 #
-# usage: tools/venv.sh runtime|dev|functions|peers|tsql      from the root of the checkout
+# usage: tools/venv.sh runtime|dev|functions|peers|tsql|node      from the root of the checkout
 #
 # `runtime` and `dev` are .venv, with this checkout; `dev` holds everything of `runtime`.
 # `functions` is .venv-functions: what is deployed as Firebase Functions, and nothing else.
 # `peers` is .venv-peers: who takes part in `PEERS=1 make bench`; they pin other versions of ours.
 # `tsql` is .venv-tsql: what judges T-SQL where no SQL Server is (`make tsql`).
+# `node` is .venv-node: Node and npm, for the JavaScript that tests run (tools/node.sh).
 # The stamp holds what the environment was made of.  It names the folder too: a virtual
 # environment does not survive a move.
 set -eu
@@ -19,7 +20,7 @@ functions)
     venv=.venv-functions
     requirements=functions/requirements.txt
     ;;
-peers | tsql)
+peers | tsql | node)
     venv=.venv-$wanted
     requirements=requirements/$wanted.txt
     ;;
@@ -102,7 +103,7 @@ tsql)
     # All of it is listed, but not what mssql-cli asks for beside its parser (pyproject.toml).
     quietly_install --no-compile --no-deps --only-binary :all: --require-hashes -r "$requirements"
     ;;
-functions | peers)
+functions | peers | node)
     # Most of it is never imported: compiling all would take half of the time.
     quietly_install --no-compile --require-hashes -r "$requirements"
     ;;

@@ -17,10 +17,11 @@ from storemirror.gateway.cors import Origins
 from storemirror.gateway.port import Served
 from storemirror.gateway.protocol import Answer, CallStatus
 from storemirror.gateway.rate import Rate
-from tests.integration.gateway.issuers import PROJECT, JwkIssuer, user_claims
+from tests.integration.gateway.issuers import JwkIssuer, user_claims
 from tests.integration.gateway.memory import MemoryHandlers
 from tests.integration.receiver.hosted import HOST, ForwardClock
 from tests.integration.receiver.issuer import Issuer
+from tests.support.node import PROJECT
 
 JSON = {"content-type": "application/json"}
 

@@ -14,8 +14,8 @@ from storemirror.clock import SystemClock
 from storemirror.gateway.app_check import APP_CHECK_ISSUER
 from storemirror.gateway.auth import USER_ISSUER
 from tests.integration.receiver.issuer import Issuer
+from tests.support.node import PROJECT
 
-PROJECT = "demo-storemirror"
 PROJECT_NUMBER = "123456789"
 APP_ID = "1:123456789:web:abc"
 

@@ -8,8 +8,9 @@ import pytest
 
 from storemirror.gateway.calls import CallLimits
 from tests.integration.gateway.hosted import CallsUnderTest, on_port
-from tests.integration.gateway.issuers import PROJECT, JwkIssuer
+from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.receiver.hosted import call
+from tests.support.node import PROJECT
 
 LIST = "sqlGatewayDmListConversations"
 BODY = b'{"data": null}'

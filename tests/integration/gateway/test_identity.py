@@ -16,7 +16,6 @@ from storemirror.gateway.auth import Identity, IdentityRules, identity_rules
 from storemirror.gateway.port import Caller
 from tests.integration.gateway.issuers import (
     APP_ID,
-    PROJECT,
     PROJECT_NUMBER,
     JwkIssuer,
     JwkKey,
@@ -25,6 +24,7 @@ from tests.integration.gateway.issuers import (
 )
 from tests.integration.receiver.hosted import ForwardClock
 from tests.integration.receiver.issuer import ACCOUNT, AUDIENCE, Issuer, tampered
+from tests.support.node import PROJECT
 
 Make = Callable[[JwkKey], str]
 
