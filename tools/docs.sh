@@ -14,5 +14,5 @@ write)
 check) set -- --check --diff --check-fail-msg='run: make docs' ;;
 *) echo "usage: tools/docs.sh write|check" >&2; exit 2 ;;
 esac
-.venv/bin/python tools/event_schema.py "$1"
+.venv/bin/python tools/schema_files.py "$1"
 exec .venv/bin/cog -U --verbosity=1 -I tools "$@" docs/reference/*.md

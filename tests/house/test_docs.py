@@ -19,9 +19,14 @@ PAGES = sorted(REFERENCE.glob("*.md"))
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     """Load the generator of the pages."""
+    return from_tools("reference")
+
+
+def from_tools(name: str) -> ModuleType:
+    """Load a module of the folder `tools`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "tools"))
-        return importlib.import_module("reference")
+        return importlib.import_module(name)
 
 
 def cog_check(*pages: Path) -> subprocess.CompletedProcess[str]:
@@ -47,6 +52,12 @@ def test_the_event_schema_is_fresh(reference: ModuleType) -> None:
     """Consumers validate with this file."""
     published = (REFERENCE / "event.schema.json").read_text()
     assert published == reference.event_schema(), "run: make docs"
+
+
+def test_the_openapi_document_is_fresh() -> None:
+    """Client teams make their code from this file."""
+    published = (REFERENCE / "callables.openapi.json").read_text()
+    assert published == from_tools("callables_reference").openapi_text(), "run: make docs"
 
 
 def test_every_error_is_in_the_reference(reference: ModuleType) -> None:

@@ -28,6 +28,14 @@ class Talk:
     read_at: dict[str, str] = field(default_factory=dict)
 
 
+def _place(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 9):
+        raise CallRefused("INVALID_ARGUMENT", "This is no cursor.")
+    return int(cursor)
+
+
 def _preview(message: wire.Message) -> wire.LastMessage:
     return wire.LastMessage(
         message_id=message.message_id,
@@ -75,7 +83,7 @@ class MemoryHandlers:
             if caller.uid in talk.participants
         ]
         lines.sort(key=lambda line: line.last_activity_at, reverse=True)
-        start, size = int(request.cursor or 0), request.page_size or 30
+        start, size = _place(request.cursor), request.page_size or 30
         page = lines[start : start + size]
         older = str(start + size) if start + size < len(lines) else None
         return wire.ConversationsResult(items=page, older=older, source=Served.SQL, as_of=None)
@@ -107,7 +115,7 @@ class MemoryHandlers:
         await self._begin(caller)
         talk = self._talk(caller, request.conversation_id)
         messages = sorted(talk.messages.values(), key=lambda m: m.sent_at, reverse=True)
-        start, size = int(request.cursor or 0), request.page_size or 30
+        start, size = _place(request.cursor), request.page_size or 30
         page = messages[start : start + size]
         return wire.MessagesResult(
             items=page,
