@@ -25,7 +25,8 @@ KEYS_DEFAULT_AGE_S: Final = 3_600.0
 KEYS_MAX_AGE_S: Final = 86_400.0
 #: Least time between two fetches: a token may name any key, and must not make us ask the issuer.
 KEYS_MIN_AGE_S: Final = 30.0
-KEYS_TIMEOUT_S: Final = 10.0
+#: Shorter than a caller waits: "try again" is a better answer than none.
+KEYS_TIMEOUT_S: Final = 5.0
 #: Least time between two fetches when the first one failed.
 KEYS_RETRY_S: Final = 2.0
 
@@ -83,7 +84,7 @@ class IssuerKeys(Generic[K]):
         self._clock = clock
         self._read = read
         self._what = what
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._by_key_id: Mapping[str, K] = {}
         self._fetched_s: float | None = None
         self._max_age_s = 0.0
@@ -97,9 +98,17 @@ class IssuerKeys(Generic[K]):
             SourceUnavailable: there are no keys that are young enough, and none could be fetched.
         """
         if self._is_due(key_id):
-            async with self._lock:
-                if self._is_due(key_id):
-                    await self._fetch_unless_just_failed()
+            fetching = self._fetching
+            if fetching is None or fetching.done():
+                fetching = asyncio.create_task(self._fetch_unless_just_failed())
+                fetching.add_done_callback(_look_at)
+                self._fetching = fetching
+            # One fetch for all who wait; it goes on when one of them gives up.
+            await asyncio.wait({fetching})
+            try:
+                fetching.result()
+            except SourceUnavailable as exc:
+                raise SourceUnavailable(str(exc)) from exc
         return self._by_key_id
 
     def _is_due(self, key_id: str) -> bool:
@@ -109,7 +118,7 @@ class IssuerKeys(Generic[K]):
         return age_s > self._max_age_s or (key_id not in self._by_key_id and age_s > KEYS_MIN_AGE_S)
 
     async def _fetch_unless_just_failed(self) -> None:
-        """Fetch; callers that waited for a fetch that failed share its failure."""
+        """Fetch; callers that come soon after a fetch that failed share its failure."""
         now_s = self._clock.monotonic_s()
         if self._failure is not None and now_s - self._failure[0] < KEYS_RETRY_S:
             raise SourceUnavailable(str(self._failure[1]))
@@ -140,3 +149,9 @@ class IssuerKeys(Generic[K]):
         except TransportError as exc:
             raise SourceUnavailable(f"{self._url}: {exc}") from exc
         return answer.status, answer.headers.get("cache-control", ""), answer.data
+
+
+def _look_at(fetching: asyncio.Task[None]) -> None:
+    """See a failure that nobody waited for: it is no news to the event loop."""
+    if not fetching.cancelled():
+        fetching.exception()

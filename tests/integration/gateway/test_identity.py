@@ -150,6 +150,34 @@ async def test_calls_at_a_time_share_one_fetch(identity: Identity, issuer: JwkIs
     assert issuer.fetch_count == 1
 
 
+async def test_who_gives_up_does_not_end_the_fetch(identity: Identity, issuer: JwkIssuer) -> None:
+    """Else calls at their deadline would, one after the other, each begin it anew."""
+    issuer.gate.clear()
+    token = issuer.signer.sign(user_claims())
+    calls = [asyncio.create_task(caller_of(identity, token)) for _ in range(3)]
+    await issuer.asked.get()
+    calls[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calls[0]
+    issuer.gate.set()
+    assert [caller.uid for caller in await asyncio.gather(*calls[1:])] == ["u1", "u1"]
+    assert issuer.fetch_count == 1
+
+
+async def test_a_failure_is_shared_for_a_while(
+    identity: Identity, issuer: JwkIssuer, clock: ForwardClock
+) -> None:
+    """An issuer that is down is asked every other second, not at every call."""
+    issuer.status = 503
+    token = issuer.signer.sign(user_claims())
+    for _ in range(3):
+        assert (await refusal_of(identity, token)).status == "UNAVAILABLE"
+    assert issuer.fetch_count == 1
+    clock.shift_s = 3
+    issuer.status = 200
+    assert (await caller_of(identity, token)).uid == "u1"
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": []}', b"\xff", b'{"keys": [{}]}'])
 async def test_without_keys_nobody_is_let_in(
     identity: Identity, issuer: JwkIssuer, body: bytes

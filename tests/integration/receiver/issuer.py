@@ -99,6 +99,10 @@ class Issuer:
         self.status = 200
         self.fetch_count = 0
         self.port = 0
+        #: One for each request that has come; it is answered while `gate` is open.
+        self.asked: asyncio.Queue[int] = asyncio.Queue()
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     @property
     def rules(self) -> CallerRules:
@@ -115,6 +119,8 @@ class Issuer:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.fetch_count += 1
+        self.asked.put_nowait(self.fetch_count)
+        await self.gate.wait()
         body = self.body
         head = f"HTTP/1.1 {self.status} x\r\nContent-Length: {len(body)}\r\n"
         writer.write(f"{head}Cache-Control: public, max-age=600\r\n\r\n".encode() + body)
