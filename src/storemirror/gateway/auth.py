@@ -153,8 +153,9 @@ class Identity:
         if bearer is None:
             raise CallRefused(CallStatus.UNAUTHENTICATED, "Sign in first: there is no ID token.")
         token = bearer[1]
-        if self._services is not None and issuer_claimed_by(token) in ISSUERS:
-            return await self._service_of(self._services, authorization)
+        services = None if self._users.knows(token) else self._services
+        if services is not None and issuer_claimed_by(token) in ISSUERS:
+            return await self._service_of(services, authorization)
         claims = (
             self._users.claims_of_unsigned(token)
             if self._is_emulated

@@ -7,13 +7,14 @@ algorithm chooses what is verified.  Nothing of a token is logged or told but wh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 
-from storemirror.clock import Clock
+from storemirror.clock import SECOND_US, Clock
 from storemirror.errors import CallRefused, SourceUnavailable
 from storemirror.gateway.protocol import CallStatus
 from storemirror.source.issuer_keys import IssuerKeys
@@ -22,6 +23,11 @@ from storemirror.source.issuer_keys import IssuerKeys
 CLOCK_SKEW_S: Final = 10
 #: Longer ones are not looked at; those of Firebase have some 1,200 characters.
 TOKEN_MAX_LENGTH: Final = 16_384
+
+#: A client sends one token for an hour: verified once, it is known for so long, and then again.
+KNOWN_FOR_S: Final = 300.0
+#: Tokens that are known at a time; the first ones are forgotten first.
+KNOWN_MAX_COUNT: Final = 4_096
 
 _RS256: Final = "RS256"
 _NONE: Final = "none"
@@ -48,6 +54,16 @@ class TokenRules:
     subject_max_length: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A token that was verified."""
+
+    claims: Mapping[str, Any]
+    #: By the monotonic clock.
+    until_s: float
+    expires_us: int
+
+
 class TokenVerifier:
     """Verifies tokens of one kind."""
 
@@ -56,6 +72,7 @@ class TokenVerifier:
         self._rules = rules
         self._clock = clock
         self._keys = IssuerKeys(rules.keys_url, clock, read=_keys_in, what="JSON Web Keys")
+        self._known: dict[bytes, _Known] = {}
 
     async def claims_of(self, token: str) -> Mapping[str, Any]:
         """
@@ -65,6 +82,9 @@ class TokenVerifier:
             CallRefused: UNAUTHENTICATED when it is not valid; UNAVAILABLE when the keys cannot be
                 had, and nobody can tell.
         """
+        known = self._known_claims(token)
+        if known is not None:
+            return known
         key_id = self._key_id_of(token)
         try:
             keys = await self._keys.having(key_id)
@@ -75,7 +95,29 @@ class TokenVerifier:
         key = keys.get(key_id)
         if key is None:
             raise self._refused("it is signed with a key that is not the issuer's")
-        return self._checked(self._decoded(token, key))
+        claims = self._checked(self._decoded(token, key))
+        self._remember(token, claims)
+        return claims
+
+    def knows(self, token: str) -> bool:
+        """Tell whether a token was verified a short while ago, and is valid still."""
+        return self._known_claims(token) is not None
+
+    def _known_claims(self, token: str) -> Mapping[str, Any] | None:
+        known = self._known.get(_digest_of(token))
+        if known is None or self._clock.monotonic_s() > known.until_s:
+            return None
+        is_valid = self._clock.now_us() < known.expires_us
+        return known.claims if is_valid else None
+
+    def _remember(self, token: str, claims: Mapping[str, Any]) -> None:
+        while len(self._known) >= KNOWN_MAX_COUNT:
+            del self._known[next(iter(self._known))]
+        self._known[_digest_of(token)] = _Known(
+            claims=claims,
+            until_s=self._clock.monotonic_s() + KNOWN_FOR_S,
+            expires_us=(int(claims["exp"]) + CLOCK_SKEW_S) * SECOND_US,
+        )
 
     def claims_of_unsigned(self, token: str) -> Mapping[str, Any]:
         """
@@ -140,7 +182,7 @@ class TokenVerifier:
             raise self._refused("it names nobody")
         signed_in_s = claims.get("auth_time")
         if signed_in_s is not None:
-            now_s = self._clock.now_us() / 1_000_000
+            now_s = self._clock.now_us() / SECOND_US
             is_number = isinstance(signed_in_s, int | float)
             if not is_number or signed_in_s > now_s + CLOCK_SKEW_S:
                 raise self._refused("its sign-in lies in the future")
@@ -166,6 +208,11 @@ def issuer_claimed_by(token: str) -> str:
         return ""
     issuer = claims.get("iss")
     return issuer if isinstance(issuer, str) else ""
+
+
+def _digest_of(token: str) -> bytes:
+    """Stand for a token: what is kept of it here is worth nothing to whoever reads the memory."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 def _keys_in(body: bytes) -> Mapping[str, jwt.PyJWK]:

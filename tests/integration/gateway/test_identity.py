@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from storemirror.errors import CallRefused, ConfigError
+from storemirror.gateway import tokens
 from storemirror.gateway.app_check import AppCheck
 from storemirror.gateway.auth import Identity, IdentityRules, identity_rules
 from storemirror.gateway.port import Caller
@@ -109,6 +110,51 @@ async def test_signature_and_claims_are_what_is_judged(
     assert (await caller_of(identity, issuer.signer.sign(user_claims("x" * 128)))).uid == "x" * 128
 
 
+async def test_a_known_token_is_verified_again_after_a_while(
+    identity: Identity, issuer: JwkIssuer, clock: ForwardClock
+) -> None:
+    """In between it costs next to nothing; a key that Google has withdrawn counts soon."""
+    token = issuer.signer.sign(user_claims())
+    await caller_of(identity, token)
+    issuer.published = [JwkKey("f2")]
+    clock.shift_s = 601
+    assert (await refusal_of(identity, token)).status == "UNAUTHENTICATED"
+
+
+async def test_a_known_token_expires_all_the_same(
+    identity: Identity, issuer: JwkIssuer, clock: ForwardClock
+) -> None:
+    """It is valid for an hour, and not for as long as it is used."""
+    token = issuer.signer.sign(user_claims(expires_in_s=60))
+    await caller_of(identity, token)
+    assert identity._users.knows(token)
+    clock.wall_shift_us = 71_000_000
+    assert not identity._users.knows(token)
+
+
+async def test_tokens_alike_are_not_taken_for_each_other(
+    identity: Identity, issuer: JwkIssuer
+) -> None:
+    """A tampered one is another token, however well the first is known."""
+    token = issuer.signer.sign(user_claims())
+    await caller_of(identity, token)
+    for forged in (tampered(token, sub="u2"), token[:-2] + "AA", token + "="):
+        assert (await refusal_of(identity, forged)).status == "UNAUTHENTICATED"
+    assert (await caller_of(identity, token)).uid == "u1"
+
+
+async def test_only_so_many_tokens_are_known(
+    identity: Identity, issuer: JwkIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded; who was forgotten is verified again."""
+    monkeypatch.setattr(tokens, "KNOWN_MAX_COUNT", 3)
+    signed = [issuer.signer.sign(user_claims(f"u{n}")) for n in range(5)]
+    assert [(await caller_of(identity, token)).uid for token in signed * 2] == [
+        f"u{n}" for n in range(5)
+    ] * 2
+    assert len(identity._users._known) == 3
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic dTpw", "Bearer a b"])
 async def test_without_a_token_nobody_is_signed_in(identity: Identity, header: str) -> None:
     """The client is told to sign in."""
@@ -138,9 +184,8 @@ async def test_a_new_key_is_fetched_when_it_is_named(
     clock.shift_s = 31
     assert (await caller_of(identity, new.sign(user_claims("u9")))).uid == "u9"
     assert issuer.fetch_count == 2
-    assert (await refusal_of(identity, issuer.signer.sign(user_claims()))).status == (
-        "UNAUTHENTICATED"
-    )
+    withdrawn = issuer.signer.sign(user_claims("u8"))
+    assert (await refusal_of(identity, withdrawn)).status == "UNAUTHENTICATED"
 
 
 async def test_calls_at_a_time_share_one_fetch(identity: Identity, issuer: JwkIssuer) -> None:

@@ -30,9 +30,13 @@ class ForwardClock(SystemClock):
 
     def __init__(self) -> None:
         self.shift_s = 0.0
+        self.wall_shift_us = 0
 
     def monotonic_s(self) -> float:
         return super().monotonic_s() + self.shift_s
+
+    def now_us(self) -> int:
+        return super().now_us() + self.wall_shift_us
 
 
 class FaultyPublisher:
