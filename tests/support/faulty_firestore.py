@@ -26,10 +26,10 @@ class Fault:
 
 @dataclass
 class FaultyFirestore:
-    """The faults still to come, one a call, and the calls that came."""
+    """The faults still to come, one a call (None: it is handed on), and the calls that came."""
 
     host: str
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Fault | None] = field(default_factory=list)
     #: The fault of every call once `faults` is empty; None: calls are handed on.
     lasting: Fault | None = None
     #: The only method that `lasting` is for, as "RunQuery"; None: every one.
@@ -61,12 +61,15 @@ class _Relay(grpc.GenericRpcHandler):  # type: ignore[misc]
                 await context.abort(fault.code, fault.words)
             answers = self._channel.stream_stream(method)(requests)
             count = 0
-            async for answer in answers:
-                yield answer
-                count += 1
-                if fault is not None and count >= fault.after_count:
-                    answers.cancel()
-                    await context.abort(fault.code, fault.words)
+            try:
+                async for answer in answers:
+                    yield answer
+                    count += 1
+                    if fault is not None and count >= fault.after_count:
+                        answers.cancel()
+                        await context.abort(fault.code, fault.words)
+            except grpc.aio.AioRpcError as exc:
+                await context.abort(exc.code(), exc.details())
 
         return grpc.stream_stream_rpc_method_handler(relay)
 

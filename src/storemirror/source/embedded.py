@@ -11,40 +11,60 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeVar
 
-import msgspec
-
+from storemirror.clock import Clock, SystemClock
 from storemirror.errors import ReadTimeRefused
-from storemirror.event.change import Fields
 from storemirror.source.budget import ReadBudget
 from storemirror.source.embedded_commits import CommitParameters, SharedCommits
-from storemirror.source.key_ranges import key_of_path, path_of_key, ranges_between
+from storemirror.source.embedded_paths import (
+    bounds_of_scan,
+    collection_of,
+    segments_of,
+    wanted_segments,
+)
+from storemirror.source.embedded_query import EmbeddedQueries
+from storemirror.source.embedded_rows import decoded, document_change_of, document_of, encoded
+from storemirror.source.embedded_terms import index_of
+from storemirror.source.embedded_transaction import EmbeddedTransactions
+from storemirror.source.key_ranges import key_of_path, ranges_between
 from storemirror.source.port import (
     Document,
     DocumentChange,
     DocumentPage,
+    DocumentQuery,
     DocumentRead,
     KeyRange,
     PreconditionFailed,
+    Transacted,
+    TransactionBody,
     Write,
 )
 from storemirror.sql.postgres.connection import Connection, Database
 
+T = TypeVar("T")
+
 #: Most changes a batch of the outbox, and bytes of JSON at which it is cut short.
 OUTBOX_MAX_COUNT: Final = 500
 OUTBOX_MAX_BYTES: Final = 4 * 1024 * 1024
-#: Longest id, in UTF-8 bytes, as in Firestore.
-_MAX_ID_BYTES: Final = 1_500
-
-_ENCODER: Final = msgspec.json.Encoder(order="sorted")
-_DECODER: Final = msgspec.json.Decoder(dict[str, dict[str, Any]])
 
 _LOCK_SCHEMA: Final = "SELECT pg_advisory_xact_lock(3)"
 _READ: Final = "SELECT read_us, fields_json, create_us, update_us FROM documents.read_document(%s)"
+_READ_TOGETHER: Final = """
+SELECT path, fields_json, create_us, update_us FROM documents.read_together(%s::text[])
+"""
+_NOT_INDEXED: Final = "SELECT path, fields FROM documents.document WHERE terms IS NULL LIMIT 500"
+#: Without it rows would be locked in another order than commits lock them.
+_LOCK_CLOCK: Final = "SELECT pg_advisory_xact_lock(1)"
+#: Of a document that has been written meanwhile, the writer has seen to it.
+_INDEX: Final = """
+UPDATE documents.document AS d SET terms = w.terms::bigint[], times = w.times::jsonb
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS w (path, fields, terms, times)
+WHERE d.path = w.path AND d.fields = w.fields
+"""
 _DRAW_TIME: Final = "SELECT documents.draw_time()"
 _PIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 #: Takes the transaction's snapshot; and pins the plan of scans to the index.
@@ -135,7 +155,10 @@ class EmbeddedView:
         budget: ReadBudget | None = None,
     ) -> AsyncIterator[DocumentPage]:
         """See `PinnedView.scan`.  ValueError: the pattern leaves a collection open."""
-        bounds = {"wanted": _wanted_segments(pattern), **_bounds(pattern, within or KeyRange())}
+        bounds = {
+            "wanted": wanted_segments(pattern),
+            **bounds_of_scan(pattern, within or KeyRange()),
+        }
         paid = budget or ReadBudget()
         remaining = max_count
         while remaining is None or remaining > 0:
@@ -160,7 +183,7 @@ class EmbeddedView:
         return tuple(
             Document(
                 path=path,
-                fields=_decoded(fields),
+                fields=decoded(fields),
                 create_time_us=create_time_us,
                 update_time_us=update_time_us,
             )
@@ -171,16 +194,21 @@ class EmbeddedView:
 class EmbeddedDocumentStore:
     """See `DocumentStore`.  Errors that are no retry's business are `DatabaseRefused`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         """
         Work on an open database that nothing else uses.
 
         Args:
             database: of kind `DOCUMENTS`; closed by `aclose`.  A pinned view holds one of its
                 connections, and a second one for the moment in which it is opened.
+            clock: says for how long a transaction has been tried; the machine's by default.
         """
         self._database = database
         self._commits = SharedCommits(database)
+        self._queries = EmbeddedQueries(database)
+        self._transactions = EmbeddedTransactions(
+            self._read_together, self._commit_unmoved, clock or SystemClock()
+        )
         #: Set after every commit through this object; whoever waits for it clears it.
         self.committed = asyncio.Event()
         #: Outbox rows up to here are gone for good.  Without it every look would pass over the
@@ -188,19 +216,30 @@ class EmbeddedDocumentStore:
         self._removed_up_to_seq = 0
 
     async def prepare(self) -> None:
-        """Create what is missing of tables and functions; idempotent, at any time."""
+        """
+        Create what is missing of tables and functions; idempotent, at any time.
+
+        In a store of before there were queries, also what those go by.
+        """
         schema = resources.files(__package__).joinpath("embedded_schema.sql").read_bytes()
         async with self._database.transaction() as conn:
             await conn.execute(_LOCK_SCHEMA)
             await conn.execute(schema)
+        while rows := await self._database.fetch(_NOT_INDEXED):
+            indexes = [index_of(path, decoded(fields)) for path, fields in rows]
+            paths, fields = zip(*rows, strict=True)
+            terms, times = zip(*indexes, strict=True)
+            async with self._database.transaction() as conn:
+                await conn.execute(_LOCK_CLOCK)
+                await conn.execute(_INDEX, [list(c) for c in (paths, fields, terms, times)])
 
     async def get(self, path: str) -> DocumentRead:
         """See `DocumentStore.get`.  ValueError: `path` is no document's."""
-        _segments_of(path)
+        segments_of(path)
         [(read_time_us, fields, create_time_us, update_time_us)] = await self._database.fetch(
             _READ, (path,)
         )
-        document = _document(path, fields, create_time_us, update_time_us)
+        document = document_of(path, fields, create_time_us, update_time_us)
         return DocumentRead(path=path, document=document, read_time_us=read_time_us)
 
     async def commit(self, writes: Sequence[Write]) -> int:
@@ -213,23 +252,53 @@ class EmbeddedDocumentStore:
         Raises:
             ValueError: a path is no document's, or is written twice; nothing was written.
         """
-        paths = [write.path for write in writes]
-        if len(set(paths)) < len(paths):
-            raise ValueError("a commit writes a document once; nothing was written")
-        parameters = CommitParameters(
-            paths=paths,
-            collections=[_collection_of(_segments_of(path)) for path in paths],
-            fields=[
-                None if w.fields is None else _ENCODER.encode(w.fields).decode() for w in writes
-            ],
-            preconditions=[write.precondition.value for write in writes],
-        )
-        committed = await self._commits.commit(parameters)
+        commit_time_us = await self._commit_unmoved(writes, {})
+        assert commit_time_us is not None  # nothing was read before
+        return commit_time_us
+
+    async def transact(self, body: TransactionBody[T]) -> Transacted[T]:
+        """See `DocumentStore.transact`."""
+        return await self._transactions.run(body)
+
+    async def query(self, query: DocumentQuery) -> DocumentPage:
+        """
+        See `DocumentStore.query`.
+
+        Documents are found by the elements of arrays that are texts, by texts that may be an id
+        or a word, and put in order by times or ids; for other questions all of the collection is
+        read.
+        """
+        return await self._queries.page(query)
+
+    async def count_of(self, query: DocumentQuery) -> int:
+        """See `DocumentStore.count_of`."""
+        return await self._queries.count(query)
+
+    async def _commit_unmoved(
+        self, writes: Sequence[Write], read_times_us: Mapping[str, int | None]
+    ) -> int | None:
+        """
+        Commit if the documents that were read have these update times still; None: they have not.
+
+        Raises:
+            PreconditionFailed, ValueError: see `commit`.
+        """
+        committed = await self._commits.commit(_parameters_of(writes, read_times_us))
+        if committed.is_overtaken:
+            return None
         if committed.refused is not None:
             write = writes[committed.refused - 1]
             raise PreconditionFailed(write.path, write.precondition)
         self.committed.set()
         return committed.commit_time_us
+
+    async def _read_together(self, paths: Sequence[str]) -> Mapping[str, Document]:
+        """Give the documents that are there, of one moment; ValueError: a path is no document's."""
+        for path in paths:
+            segments_of(path)
+        rows = await self._database.fetch(_READ_TOGETHER, (list(paths),))
+        found = (document_of(*row) for row in rows)
+        return {document.path: document for document in found if document is not None}
 
     @contextlib.asynccontextmanager
     async def pinned(self, read_time_us: int | None = None) -> AsyncIterator[EmbeddedView]:
@@ -249,15 +318,15 @@ class EmbeddedDocumentStore:
 
     async def count(self, pattern: Sequence[str], *, max_count: int | None = None) -> int:
         """See `DocumentStore.count`.  Exact: a scan reads only what fits."""
-        wanted = _wanted_segments(pattern)
-        parameters = (_collection_of(pattern), wanted, wanted, max_count)
+        wanted = wanted_segments(pattern)
+        parameters = (collection_of(pattern), wanted, wanted, max_count)
         [(count,)] = await self._database.fetch(_COUNT, parameters)
         return int(count)
 
     async def partitions(self, pattern: Sequence[str], max_count: int) -> list[KeyRange]:
         """See `DocumentStore.partitions`.  Equally full; looks at every key."""
-        wanted = _wanted_segments(pattern)
-        parameters = (max_count, _collection_of(pattern), wanted, wanted)
+        wanted = wanted_segments(pattern)
+        parameters = (max_count, collection_of(pattern), wanted, wanted)
         found = await self._database.fetch(_PARTITIONS, parameters)
         bounds = [key_of_path(pattern, segments) for (segments,) in found[:-1]]
         return ranges_between(key for key in bounds if key is not None)
@@ -281,7 +350,7 @@ class EmbeddedDocumentStore:
             limits = (after_seq, max_count, max_bytes)
             rows = await _fetch(conn, _OUTBOX, limits) if is_ours else []
             yield OutboxBatch(
-                changes=tuple(_document_change(row) for row in rows),
+                changes=tuple(document_change_of(row) for row in rows),
                 has_more=bool(rows) and (len(rows) == max_count or rows[-1][-1] >= max_bytes),
             )
             if rows:
@@ -315,84 +384,27 @@ async def _fetch(
     return await cursor.fetchall()
 
 
-def _segments_of(path: str) -> list[str]:
+def _parameters_of(
+    writes: Sequence[Write], read_times_us: Mapping[str, int | None]
+) -> CommitParameters:
     """
-    Split a document's path.
+    Give a commit as the database takes it.
 
     Raises:
-        ValueError: it is no document's: an odd number of segments, an empty one, or one that
-            cannot be stored.
+        ValueError: a path is no document's, or is written twice; nothing was written.
     """
-    segments = path.split("/")
-    if len(segments) % 2:
-        raise ValueError(f"{path!r} is no document's path: it has an odd number of segments")
-    for segment in segments:
-        if not 0 < len(segment.encode(errors="surrogatepass")) <= _MAX_ID_BYTES:
-            raise ValueError(f"{path!r}: a segment has 1 to {_MAX_ID_BYTES} bytes")
-        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in segment):
-            raise ValueError(f"{path!r}: NUL or half of a surrogate pair cannot be in a path")
-    return segments
-
-
-def _collection_of(segments: Sequence[str]) -> str:
-    """
-    Give a document's collection without ids.
-
-    >>> _collection_of(["conversations", "c1", "messages", "m1"])
-    'conversations/*/messages'
-    """
-    return "/".join("*" if place % 2 else s for place, s in enumerate(segments[:-1]))
-
-
-def _wanted_segments(pattern: Sequence[str]) -> list[str | None] | None:
-    """
-    Give the pattern's fixed segments, None for parameters; None when every id is a parameter.
-
-    >>> _wanted_segments(["tenants", "acme", "users", "{userId}"])
-    ['tenants', 'acme', 'users', None]
-    """
-    if not pattern or len(pattern) % 2 or any(s.startswith("{") for s in pattern[::2]):
-        raise ValueError(f"{'/'.join(pattern)!r} is no pattern of documents' paths")
-    if all(s.startswith("{") for s in pattern[1::2]):
-        return None
-    return [None if s.startswith("{") else s for s in pattern]
-
-
-def _bounds(pattern: Sequence[str], within: KeyRange) -> dict[str, Any]:
-    """Give where a scan begins and ends.
-
-    An end always: one that may be absent would be a filter and no bound of the index in a plan
-    that is used again, and the last page of a range would read to the end of the collection.
-    """
-    up_to = [f"{pattern[0]}\U0010ffff"]
-    if within.up_to is not None:
-        up_to = path_of_key(pattern, within.up_to).split("/")
-    after = [] if within.after is None else path_of_key(pattern, within.after).split("/")
-    return {"collection": _collection_of(pattern), "after": after, "up_to": up_to}
-
-
-def _decoded(fields: str) -> Fields:
-    """Read canonical JSON text; doubles come back as doubles, -0.0 as -0.0."""
-    return _DECODER.decode(fields)
-
-
-def _document(
-    path: str, fields: str | None, create_time_us: int, update_time_us: int
-) -> Document | None:
-    """Make the document of a row; None when there are no fields."""
-    if fields is None:
-        return None
-    return Document(
-        path=path,
-        fields=_decoded(fields),
-        create_time_us=create_time_us,
-        update_time_us=update_time_us,
-    )
-
-
-def _document_change(row: Sequence[Any]) -> DocumentChange:
-    """Make the change of an outbox row, as `_OUTBOX` reads it."""
-    path = row[1]
-    return DocumentChange(
-        path=path, before=_document(path, *row[2:5]), after=_document(path, *row[5:8])
+    paths = [write.path for write in writes]
+    if len(set(paths)) < len(paths):
+        raise ValueError("a commit writes a document once; nothing was written")
+    collections = [collection_of(segments_of(path)) for path in paths]
+    indexes = [None if w.fields is None else index_of(w.path, w.fields) for w in writes]
+    return CommitParameters(
+        paths=paths,
+        collections=collections,
+        fields=[None if write.fields is None else encoded(write.fields) for write in writes],
+        preconditions=[write.precondition.value for write in writes],
+        terms=[None if index is None else index.terms for index in indexes],
+        times=[None if index is None else index.times for index in indexes],
+        read_paths=list(read_times_us),
+        read_times_us=list(read_times_us.values()),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from storemirror.errors import DatabaseRefused
 from storemirror.sql.postgres.connection import Database
@@ -19,19 +19,33 @@ from storemirror.sql.postgres.connection import Database
 TOGETHER_MAX_COUNT: Final = 100
 
 _COMMIT: Final = """
-SELECT commit_us, refused
-FROM documents.commit_writes(%s::text[], %s::text[], %s::text[], %s::text[])
+SELECT commit_us, refused, is_overtaken
+FROM documents.commit_writes(
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+"""
+#: Arrays cost more on their way than all else of a commit: few commits have read before.
+_COMMIT_UNMOVED: Final = """
+SELECT commit_us, refused, is_overtaken
+FROM documents.commit_writes(
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+    %s::text[], %s::bigint[])
 """
 
 
 class CommitParameters(NamedTuple):
-    """What `documents.commit_writes` takes: one entry a write in each."""
+    """What `documents.commit_writes` takes: one entry a write in each, or one a document read."""
 
     paths: Sequence[str]
     collections: Sequence[str]
     #: Canonical JSON; None deletes.
     fields: Sequence[str | None]
     preconditions: Sequence[str]
+    #: See `storemirror.source.embedded_terms.Index`; None for a delete, likewise the next.
+    terms: Sequence[str | None]
+    times: Sequence[str | None]
+    read_paths: Sequence[str]
+    #: Update times of the documents read; None: it was not there.
+    read_times_us: Sequence[int | None]
 
 
 class Committed(NamedTuple):
@@ -40,6 +54,13 @@ class Committed(NamedTuple):
     commit_time_us: int
     #: Place, from 1, of the first write whose precondition did not hold; None: all was written.
     refused: int | None
+    #: Whether a document that had been read is another one by now: nothing was written.
+    is_overtaken: bool
+
+
+def _call_of(commit: CommitParameters) -> tuple[LiteralString, Sequence[Any]]:
+    """Give the statement of a commit, and its parameters."""
+    return (_COMMIT_UNMOVED, commit) if commit.read_paths else (_COMMIT, commit[:6])
 
 
 class SharedCommits:
@@ -91,12 +112,12 @@ class SharedCommits:
     async def _together(self, commits: Sequence[CommitParameters]) -> Sequence[Committed]:
         async with self._database.transaction() as conn:
             async with conn.pipeline():
-                cursors = [await conn.execute(_COMMIT, parameters) for parameters in commits]
+                cursors = [await conn.execute(*_call_of(commit)) for commit in commits]
             return [Committed(*row) for cursor in cursors for row in await cursor.fetchall()]
 
     async def _alone(self, parameters: CommitParameters) -> Committed | DatabaseRefused:
         try:
-            [row] = await self._database.fetch(_COMMIT, parameters)
+            [row] = await self._database.fetch(*_call_of(parameters))
         except DatabaseRefused as exc:
             return exc
         return Committed(*row)

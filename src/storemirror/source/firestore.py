@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from google.api_core import exceptions as google_errors
 
@@ -20,17 +21,22 @@ from storemirror.source.firestore_calls import FirestoreAddress, FirestoreCalls,
 from storemirror.source.firestore_errors import translated_errors
 from storemirror.source.firestore_names import is_reserved, plan_scan, segments_of
 from storemirror.source.firestore_scan import FirestoreScan
+from storemirror.source.firestore_transaction import FirestoreTransactions, commit_once
 from storemirror.source.key_ranges import even_ranges, key_of_path, path_of_key, ranges_between
 from storemirror.source.port import (
     DocumentPage,
+    DocumentQuery,
     DocumentRead,
     KeyRange,
-    Precondition,
-    PreconditionFailed,
+    Transacted,
+    TransactionBody,
     Write,
 )
+from storemirror.source.queries import refuse_place, refuse_unordered
 
 __all__ = ["FirestoreAddress", "FirestoreDocumentStore", "FirestoreView", "open_firestore"]
+
+T = TypeVar("T")
 
 #: A document that is never there; reading it gives the time of now.
 _PROBE_PATH: Final = f"{PROBE_COLLECTION}/none"
@@ -104,6 +110,7 @@ class FirestoreDocumentStore:
     def __init__(self, calls: FirestoreCalls) -> None:
         """Work through an open client."""
         self._calls = calls
+        self._transactions = FirestoreTransactions(calls)
 
     @property
     def read_count(self) -> int:
@@ -128,30 +135,40 @@ class FirestoreDocumentStore:
             ValueError: a path is no document's, or is written twice; nothing was written.
             SourceRefused: Firestore refuses the rights or the data; nothing was written.
         """
-        paths = [write.path for write in writes]
-        for path in paths:
-            segments_of(path)
-        if len(set(paths)) < len(paths):
-            raise ValueError("a commit writes a document once; nothing was written")
         with translated_errors(self._calls.where):
-            try:
-                return await self._calls.commit(writes)
-            except (google_errors.NotFound, google_errors.AlreadyExists) as exc:
-                is_missing = isinstance(exc, google_errors.NotFound)
-                refused = await self._refused_write(writes, is_missing=is_missing)
-                if refused is None:
-                    raise
-                raise PreconditionFailed(refused.path, refused.precondition) from exc
+            commit = partial(commit_once, self._calls, writes)
+            # It lost against another one: nothing was written.
+            return await self._calls.repeated(commit, (google_errors.Aborted,))
 
-    async def _refused_write(self, writes: Sequence[Write], *, is_missing: bool) -> Write | None:
-        """Find the write whose precondition failed: Firestore names it only in words."""
-        failed = Precondition.EXISTS if is_missing else Precondition.ABSENT
-        guarded = [write for write in writes if write.precondition is failed]
-        for write in guarded if len(guarded) > 1 else ():
-            read = await self._calls.get(write.path)
-            if (read.document is None) is is_missing:
-                return write
-        return guarded[0] if guarded else None
+    async def transact(self, body: TransactionBody[T]) -> Transacted[T]:
+        """
+        See `DocumentStore.transact`.
+
+        Raises:
+            SourceRefused: Firestore refuses the rights or the data; nothing was written.
+        """
+        return await self._transactions.run(body)
+
+    async def query(self, query: DocumentQuery) -> DocumentPage:
+        """
+        See `DocumentStore.query`.
+
+        Raises:
+            SourceRefused: rights, or a composite index that is not there; Firestore's own words
+                lead to the page that makes it.
+        """
+        refuse_unordered(query)
+        if is_reserved(segments_of(f"{query.collection}/any")):
+            probe = await self._calls.get(_PROBE_PATH)
+            return DocumentPage(documents=(), read_time_us=probe.read_time_us)
+        return await self._calls.page(query)
+
+    async def count_of(self, query: DocumentQuery) -> int:
+        """See `DocumentStore.count_of`.  SourceRefused: see `query`."""
+        refuse_place(query)
+        if is_reserved(segments_of(f"{query.collection}/any")):
+            return 0
+        return await self._calls.count_of(query)
 
     @contextlib.asynccontextmanager
     async def pinned(self, read_time_us: int | None = None) -> AsyncIterator[FirestoreView]:
@@ -186,6 +203,7 @@ class FirestoreDocumentStore:
 
     async def aclose(self) -> None:
         """See `DocumentStore.aclose`."""
+        await self._transactions.aclose()
         await self._calls.aclose()
 
 

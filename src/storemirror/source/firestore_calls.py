@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import grpc  # type: ignore[import-untyped]
@@ -24,16 +25,25 @@ from storemirror.errors import SourceRefused
 from storemirror.event.value import ValueInvalid
 from storemirror.source.firestore_errors import TRANSIENT, translated_errors
 from storemirror.source.firestore_names import ScanPlan
+from storemirror.source.firestore_query import NAME_FIELD, count_query, page_query
 from storemirror.source.firestore_values import Proto, fill_fields, fill_time
-from storemirror.source.port import Document, DocumentRead, Precondition, Write
+from storemirror.source.port import (
+    Document,
+    DocumentPage,
+    DocumentQuery,
+    DocumentRead,
+    Precondition,
+    Write,
+)
 from storemirror.source.proto_values import fields_from_proto, us_from_proto
 
 #: How long one call may take.  A scan's query that takes longer is gone on with by another.
 CALL_TIMEOUT_S: Final = 60.0
+#: How long giving up a transaction may take; nobody but the end of the store waits for it.
+ROLLBACK_TIMEOUT_S: Final = 5.0
 #: First and longest wait before a call is repeated; each is drawn at random below its bound.
 RETRY_FIRST_S: Final = 0.1
 RETRY_LONGEST_S: Final = 5.0
-_NAME_FIELD: Final = "__name__"
 _COUNT_ALIAS: Final = "counted"
 #: As Google's own client sets them: no limit on messages, a sign of life while idle.
 _CHANNEL_OPTIONS: Final = (
@@ -92,17 +102,18 @@ class FirestoreCalls:
 
     async def get(self, path: str) -> DocumentRead:
         """Read one document as it is now; see `DocumentStore.get`."""
-        request = types.BatchGetDocumentsRequest.pb()(database=self._address.name)
-        request.documents.append(self._name_of(path))
-
-        async def send() -> Proto:
-            [answer] = await self._answers(
-                self._client.batch_get_documents, types.BatchGetDocumentsRequest, request
-            )
-            return answer
-
         with translated_errors(self.where):
-            answer = await self.repeated(send, TRANSIENT)
+            return await self.repeated(partial(self.get_once, path), TRANSIENT)
+
+    async def get_once(self, path: str, transaction: bytes = b"") -> DocumentRead:
+        """Read one document, perhaps in a transaction.  Google's errors come out as they are."""
+        request = types.BatchGetDocumentsRequest.pb()(database=self._address.name)
+        request.documents.append(self.name_of(path))
+        if transaction:
+            request.transaction = transaction
+        [answer] = await self._answers(
+            self._client.batch_get_documents, types.BatchGetDocumentsRequest, request
+        )
         self.read_count += 1
         return DocumentRead(
             path=path,
@@ -110,22 +121,68 @@ class FirestoreCalls:
             read_time_us=us_from_proto(answer.read_time),
         )
 
-    async def commit(self, writes: Sequence[Write]) -> int:
+    async def commit(self, writes: Sequence[Write], transaction: bytes = b"") -> int:
         """Commit, and give the commit time.  Google's errors come out as they are."""
-        request = types.CommitRequest.pb()(database=self._address.name)
+        request = types.CommitRequest.pb()(database=self._address.name, transaction=transaction)
         for write in writes:
             self._fill_write(request.writes.add(), write)
-
-        async def send() -> Proto:
-            return await self._client.commit(
-                types.CommitRequest.wrap(request),
-                retry=None,
-                timeout=CALL_TIMEOUT_S,
-                metadata=self._metadata,
-            )
-
-        answer = await self.repeated(send, (google_errors.Aborted,))
+        answer = await self._client.commit(
+            types.CommitRequest.wrap(request),
+            retry=None,
+            timeout=CALL_TIMEOUT_S,
+            metadata=self._metadata,
+        )
         return us_from_proto(types.CommitResponse.pb(answer).commit_time)
+
+    async def begin(self, lost: bytes) -> bytes:
+        """
+        Begin a read-write transaction.  Google's errors come out as they are.
+
+        Args:
+            lost: the one that this begins again, after it lost against another; empty for none.
+        """
+        request = types.BeginTransactionRequest.pb()(database=self._address.name)
+        request.options.read_write.retry_transaction = lost
+        answer = await self._client.begin_transaction(
+            types.BeginTransactionRequest.wrap(request),
+            retry=None,
+            timeout=CALL_TIMEOUT_S,
+            metadata=self._metadata,
+        )
+        return answer.transaction
+
+    async def roll_back(self, transaction: bytes) -> None:
+        """Give a transaction up.  Google's errors come out as they are."""
+        request = types.RollbackRequest.pb()(database=self._address.name, transaction=transaction)
+        await self._client.rollback(
+            types.RollbackRequest.wrap(request),
+            retry=None,
+            timeout=ROLLBACK_TIMEOUT_S,
+            metadata=self._metadata,
+        )
+
+    async def page(self, query: DocumentQuery) -> DocumentPage:
+        """Read what a query finds; see `DocumentStore.query`."""
+        request = types.RunQueryRequest.pb()(parent=self._parent_of(query))
+        request.structured_query.CopyFrom(page_query(query, self.name_of))
+
+        async def send() -> Iterable[Proto]:
+            return await self._answers(self._client.run_query, types.RunQueryRequest, request)
+
+        with translated_errors(self.where):
+            answers = list(await self.repeated(send, TRANSIENT))
+        documents = tuple(self.document_of(a.document) for a in answers if a.HasField("document"))
+        self.read_count += max(len(documents), 1)
+        # What was given at an earlier time is, by the protocol, the same at the later ones.
+        read_time_us = min(us_from_proto(a.read_time) for a in answers if a.HasField("read_time"))
+        return DocumentPage(documents=documents, read_time_us=read_time_us)
+
+    async def count_of(self, query: DocumentQuery) -> int:
+        """Count what a query finds; see `DocumentStore.count_of`."""
+        request = types.RunAggregationQueryRequest.pb()(parent=self._parent_of(query))
+        structured = request.structured_aggregation_query.structured_query
+        structured.CopyFrom(count_query(query))
+        return await self._counted(request, query.limit)
 
     @contextlib.asynccontextmanager
     async def running_query(
@@ -159,8 +216,11 @@ class FirestoreCalls:
     async def count(self, plan: ScanPlan, max_count: int | None) -> int:
         """Count what a scan reads, at most `max_count`; one read for each 1,000 counted."""
         request = types.RunAggregationQueryRequest.pb()(parent=self._parent(plan))
+        self._fill_query(request.structured_aggregation_query.structured_query, plan, Span())
+        return await self._counted(request, max_count)
+
+    async def _counted(self, request: Proto, max_count: int | None) -> int:
         aggregation = request.structured_aggregation_query
-        self._fill_query(aggregation.structured_query, plan, Span())
         counting = aggregation.aggregations.add(alias=_COUNT_ALIAS).count
         counting.SetInParent()
         if max_count is not None:
@@ -215,11 +275,27 @@ class FirestoreCalls:
         )
         return [type(message).pb(message) async for message in stream]
 
+    def retry_deadline_s(self) -> float:
+        """Give until when, by the monotonic clock, what begins now is repeated."""
+        return self._clock.monotonic_s() + self._address.retry_within_s
+
     async def repeated(
-        self, send: Callable[[], Awaitable[T]], errors: tuple[type[Exception], ...]
+        self,
+        send: Callable[[], Awaitable[T]],
+        errors: tuple[type[Exception], ...],
+        *,
+        deadline_s: float | None = None,
     ) -> T:
-        """Send until it works, or fails otherwise, or the time for that is over."""
-        deadline_s = self._clock.monotonic_s() + self._address.retry_within_s
+        """
+        Send until it works, or fails otherwise, or the time for that is over.
+
+        Args:
+            send: called once at least.
+            errors: after which it is called again.
+            deadline_s: see `retry_deadline_s`; None: as of now.
+        """
+        if deadline_s is None:
+            deadline_s = self.retry_deadline_s()
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(errors),
             wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_LONGEST_S),
@@ -239,25 +315,29 @@ class FirestoreCalls:
     def _parent(self, plan: ScanPlan) -> str:
         return f"{self._documents}/{plan.parent}" if plan.parent else self._documents
 
+    def _parent_of(self, query: DocumentQuery) -> str:
+        above = query.collection.rpartition("/")[0]
+        return f"{self._documents}/{above}" if above else self._documents
+
     def _fill_query(self, query: Proto, plan: ScanPlan, span: Span | None) -> None:
         """Fill in which documents, by rising name; without a span all of the collection."""
         selector = query.from_.add()
         selector.collection_id = plan.collection_id
         selector.all_descendants = plan.is_group
         order = query.order_by.add()
-        order.field.field_path = _NAME_FIELD
+        order.field.field_path = NAME_FIELD
         order.direction = types.StructuredQuery.Direction.ASCENDING
         if span is None:
             return
         query.start_at.before = span.after is None
         lowest = span.after or plan.lowest_path
-        query.start_at.values.add().reference_value = self._name_of(lowest)
+        query.start_at.values.add().reference_value = self.name_of(lowest)
         if span.up_to is not None:
             query.end_at.before = False
-            query.end_at.values.add().reference_value = self._name_of(span.up_to)
+            query.end_at.values.add().reference_value = self.name_of(span.up_to)
 
     def _fill_write(self, target: Proto, write: Write) -> None:
-        name = self._name_of(write.path)
+        name = self.name_of(write.path)
         if write.fields is None:
             target.delete = name
         else:
@@ -280,7 +360,8 @@ class FirestoreCalls:
             update_time_us=us_from_proto(found.update_time),
         )
 
-    def _name_of(self, path: str) -> str:
+    def name_of(self, path: str) -> str:
+        """Give the resource name of a document's path."""
         return f"{self._documents}/{path}"
 
     def path_of(self, name: str) -> str:

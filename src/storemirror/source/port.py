@@ -8,13 +8,15 @@ commit time < read time of any read that saw the commit < commit time of any lat
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from storemirror.event.change import Fields
+from storemirror.event.change import Fields, Value
 from storemirror.source.budget import ReadBudget
+
+T = TypeVar("T")
 
 #: A document's key: the parameters of its path, in order.  Keys are compared part by part as
 #: UTF-8 bytes, which is how Python compares them as tuples of text.
@@ -44,7 +46,7 @@ class DocumentRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentPage:
-    """Some documents of a scan, in key order."""
+    """Some documents: of a scan in key order, of a query in the query's."""
 
     documents: tuple[Document, ...]
     #: The read time that covers this page.
@@ -77,6 +79,103 @@ class Write:
     #: Canonical fields that replace the document; None deletes it.
     fields: Fields | None
     precondition: Precondition = Precondition.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Generic[T]):
+    """What a transaction is to do, and what is to be said of it."""
+
+    #: Empty: nothing is written, nothing is committed.
+    writes: Sequence[Write] = ()
+    result: T
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transacted(Generic[T]):
+    """What a transaction did."""
+
+    #: The same for all writes; None: nothing was written.
+    commit_time_us: int | None
+    result: T
+
+
+class TransactionReads(Protocol):
+    """Reads within a transaction: all of one moment."""
+
+    async def get(self, path: str) -> Document | None:
+        """
+        Read one document; None: it is not there.
+
+        What it raises is not for the body to catch: the transaction may begin anew for it.
+
+        Raises:
+            ValueError: `path` is no document's.
+        """
+        ...
+
+
+#: Reads, and decides; see `DocumentStore.transact`.
+TransactionBody: TypeAlias = Callable[[TransactionReads], Awaitable[Decision[T]]]
+
+
+class Comparison(enum.Enum):
+    """How a field's value is to stand to another one."""
+
+    EQUAL = "=="
+    #: Any value but this one, of whatever type, and but null.
+    NOT_EQUAL = "!="
+    LESS = "<"
+    LESS_OR_EQUAL = "<="
+    GREATER = ">"
+    GREATER_OR_EQUAL = ">="
+    #: The field is an array with this element.
+    ARRAY_CONTAINS = "array-contains"
+
+    @property
+    def is_inequality(self) -> bool:
+        """Tell whether a query with it goes along an index in that field's order."""
+        return self not in (Comparison.EQUAL, Comparison.ARRAY_CONTAINS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What must hold for a document to be found; one without the field is not."""
+
+    #: Names from the document's root to the field: ("profile", "city").
+    field: tuple[str, ...]
+    comparison: Comparison
+    #: Canonical.  `LESS`, `GREATER` and the like find values of its type alone.
+    value: Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentQuery:
+    """Which documents of one collection, and in which order.
+
+    Numbers stand before times, times before texts, and so on, as Firestore orders values; texts
+    and ids are ordered as UTF-8 bytes.
+    """
+
+    #: Path of a collection: "conversations/c1/messages".
+    collection: str
+    #: All must hold.
+    conditions: tuple[Condition, ...] = ()
+    #: Field by which the documents are ordered; those without it are left out.  None: by id.
+    order_by: tuple[str, ...] | None = None
+    #: Largest first, and of documents with equal values the largest id.
+    is_falling: bool = False
+    #: Only what follows this value of the ordered field (None when ordered by id) and document
+    #: id; it need be no document's.
+    after: tuple[Value | None, str] | None = None
+    #: Most documents, at least 1.
+    limit: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no store could answer."""
+        if self.limit < 1:
+            raise ValueError(f"a query's limit is at least 1, got {self.limit}")
+        if self.after is not None and (self.after[0] is None) != (self.order_by is None):
+            raise ValueError("`after` has a value where the query is ordered by a field")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +298,50 @@ class DocumentStore(Protocol):
         Returns:
             Ranges by rising key, without gap or overlap, from the first key to the last; about
             equally full as far as the store can tell.
+        """
+        ...
+
+    async def transact(self, body: TransactionBody[T]) -> Transacted[T]:
+        """
+        Read, decide, write: as if nothing else happened between.
+
+        Args:
+            body: may run several times, since others write what it reads; so it has no side
+                effects.  What it raises comes out, and nothing is written.
+
+        Raises:
+            PreconditionFailed: nothing was written.
+            ValueError: a document is written twice; nothing was written.
+            SourceUnavailable: written or not is unknown; where others wrote what the body reads
+                for too long, nothing was written.
+        """
+        ...
+
+    async def query(self, query: DocumentQuery) -> DocumentPage:
+        """
+        Find documents, in the query's order, at one read time.
+
+        Firestore bills one read a document found, and one at least; it needs a composite index
+        where more than one field is compared or ordered by
+        (`storemirror.source.firestore_indexes`).
+
+        Raises:
+            ValueError: `collection` is none, or an inequality is on another field than the one
+                that orders.
+            SourceUnavailable: the store did not answer.
+        """
+        ...
+
+    async def count_of(self, query: DocumentQuery) -> int:
+        """
+        Count what a query finds, up to its limit.
+
+        Inequalities may be on several fields, for nothing is put in order.  Firestore bills one
+        read for each 1,000 documents, and one at least.
+
+        Raises:
+            ValueError: `collection` is none, or the query begins behind a place.
+            SourceUnavailable: the store did not answer.
         """
         ...
 

@@ -43,7 +43,10 @@ async def firestore(
     emulator_host: str, firestore_project: str
 ) -> AsyncIterator[FirestoreDocumentStore]:
     """Firestore, as Google's emulator stands for it."""
-    address = FirestoreAddress(project=firestore_project, emulator_host=emulator_host)
+    # The emulator lets transactions that contend wait two seconds before it ends one.
+    address = FirestoreAddress(
+        project=firestore_project, emulator_host=emulator_host, retry_within_s=60.0
+    )
     opened = open_firestore(address, SystemClock())
     yield opened
     await opened.aclose()

@@ -127,7 +127,7 @@ async def test_a_rolled_back_commit_leaves_no_change_behind(
     async with database.connection() as conn, conn.transaction(force_rollback=True):
         await conn.execute(
             "SELECT documents.commit_writes(ARRAY['users/a'], ARRAY['users'], ARRAY['{}'],"
-            " ARRAY['none'])"
+            " ARRAY['none'], ARRAY['{}'], ARRAY['{}'])"
         )
         [inside] = await (await conn.execute("SELECT count(*) FROM documents.outbox")).fetchall()
     assert inside == (1,)
@@ -249,7 +249,8 @@ async def test_a_commit_finds_its_documents_by_index(
     commit = (
         "SELECT documents.commit_writes("
         "ARRAY['users/u7', 'users/u8'], ARRAY['users', 'users'], ARRAY['{}', NULL],"
-        "ARRAY['absent', 'none'])"
+        "ARRAY['absent', 'none'], ARRAY['{5,6}', NULL], ARRAY['{}', NULL],"
+        "ARRAY['users/u7', 'users/u9'], ARRAY[NULL, NULL]::bigint[])"
     )
     async with database.connection() as conn:
         for _ in range(10):

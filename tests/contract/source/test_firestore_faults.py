@@ -142,7 +142,7 @@ async def test_a_scan_outlives_an_outage_and_gives_nothing_twice(
     await patient.commit([a_write(path) for path in paths])
     cut = [Fault(code=code, words=words, after_count=n) for n in (0, 2, 0, 1)]
     async with patient.pinned() as view:
-        faulty.faults = cut
+        faulty.faults = [*cut]
         pages = view.scan(USER, page_size=4)
         found = [document.path async for page in pages for document in page.documents]
     assert found == paths

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from storemirror.apply.port import WriterSettings
 from storemirror.apply.writer import create_sql_writer_processor
@@ -32,15 +32,20 @@ from storemirror.source.budget import ReadBudget
 from storemirror.source.port import (
     DocumentChange,
     DocumentPage,
+    DocumentQuery,
     DocumentRead,
     DocumentStore,
     KeyRange,
     PinnedView,
+    Transacted,
+    TransactionBody,
     Write,
 )
 from storemirror.source.reread import SourceReread
 from storemirror.source.triggers import change_of, message_of
 from tests.integration.check.world import SOURCE, World
+
+T = TypeVar("T")
 
 SETTINGS = WriterSettings(is_mirror_on=True, receive_wait_s=0.05, shutdown_timeout_s=5.0)
 
@@ -70,6 +75,15 @@ class CountingStore:
 
     async def partitions(self, pattern: Sequence[str], max_count: int) -> list[KeyRange]:
         return await self._store.partitions(pattern, max_count)
+
+    async def transact(self, body: TransactionBody[T]) -> Transacted[T]:
+        return await self._store.transact(body)
+
+    async def query(self, query: DocumentQuery) -> DocumentPage:
+        return await self._store.query(query)
+
+    async def count_of(self, query: DocumentQuery) -> int:
+        return await self._store.count_of(query)
 
     async def aclose(self) -> None:
         await self._store.aclose()
