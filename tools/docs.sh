@@ -15,4 +15,5 @@ check) set -- --check --diff --check-fail-msg='run: make docs' ;;
 *) echo "usage: tools/docs.sh write|check" >&2; exit 2 ;;
 esac
 .venv/bin/python tools/schema_files.py "$1"
+.venv/bin/python tools/firestore_indexes.py "$1"
 exec .venv/bin/cog -U --verbosity=1 -I tools "$@" docs/reference/*.md

@@ -169,12 +169,13 @@ def check_key(
     for part, value in zip(entity.keys, key, strict=True):
         if 0 < len(value) <= part.max_length and "\0" not in value and value[-1] != " ":
             continue
-        fault = _key_fault(part, value, limits)
+        fault = key_fault(part, value, limits)
         if fault is not None:
             raise KeyRefused(f"key part {part.name} {fault}", event_id=event_id, path=path)
 
 
-def _key_fault(part: KeyPart, value: str, limits: DialectLimits) -> str | None:
+def key_fault(part: KeyPart, value: str, limits: DialectLimits) -> str | None:
+    """Say why an id cannot be this part of a key; None: it can."""
     if not value:
         return "is empty"
     if len(value) > part.max_length:
@@ -291,7 +292,7 @@ def _child_keys(value: Value | None, table: ChildTable, limits: DialectLimits) -
         raise Misfit.between(where, "array of strings, or map", kind_of(value))
     distinct = list(dict.fromkeys(keys))
     for key in distinct:
-        fault = _key_fault(table.key, key, limits)
+        fault = key_fault(table.key, key, limits)
         if fault is not None:
             raise Misfit(
                 f"field {where}: an element, key {table.key.name} of {table.name}, {fault}"

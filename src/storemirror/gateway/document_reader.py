@@ -1,0 +1,312 @@
+"""
+Reads for callables from the documents themselves.
+
+Firestore has no roll-ups and no joins: an inbox is put together here.  It costs one read for each
+conversation of the viewer and one for its last message, whatever the page's size, for their order
+is known only then; two at least; and one for each conversation on the page, for unread messages.
+What the parts of an answer show may lie moments apart; `as_of_us` is the earliest of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from storemirror.event.change import Value
+from storemirror.gateway.document_items import (
+    Conversation,
+    Message,
+    conversation_of,
+    live_version_of,
+    message_of,
+    row_of,
+)
+from storemirror.gateway.document_queries import (
+    PAGE_SIZE,
+    conversations_queries,
+    messages_query,
+    unread_query,
+)
+from storemirror.gateway.port import (
+    ConversationItem,
+    ConversationPage,
+    Edge,
+    MessagePage,
+    Position,
+    Relationship,
+)
+from storemirror.gateway.social import LOSSLESS, DirectMessages, FollowGraph
+from storemirror.model.entity import Entity, KeyPart
+from storemirror.model.mapping import key_fault
+from storemirror.source.port import Document, DocumentStore
+from storemirror.source.queries import value_at
+
+#: Most reads of one call that are under way at the same time.
+_CONCURRENT_COUNT: Final = 8
+#: Longest id, in UTF-8 bytes.
+_ID_MAX_BYTES: Final = 1_500
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class DocumentMessagesReader:
+    """See `MessagesReader`."""
+
+    def __init__(self, store: DocumentStore, declared: DirectMessages) -> None:
+        """Read from a store, which stays the caller's to close."""
+        self._store = store
+        self._declared = declared
+
+    async def conversations(
+        self, viewer: str, *, older_than: Position | None, limit: int
+    ) -> ConversationPage:
+        """See `MessagesReader.conversations`."""
+        seen = _Seen()
+        found = await self._conversations_of(viewer, seen)
+
+        async def entry_of(conversation: Conversation) -> _Entry:
+            messages = await self._messages(
+                conversation.conversation_id, seen, behind=None, is_falling=True, count=1
+            )
+            return _Entry(conversation, messages[0] if messages else None)
+
+        entries = await _concurrently(entry_of, found)
+        if older_than is not None:
+            entries = [entry for entry in entries if entry.position < older_than]
+        entries.sort(key=lambda entry: entry.position, reverse=True)
+
+        async def item_of(entry: _Entry) -> ConversationItem:
+            last_read_us = entry.conversation.participants[viewer]
+            query = unread_query(
+                self._declared,
+                entry.conversation.conversation_id,
+                viewer,
+                last_read_us=last_read_us,
+            )
+            return _item_of(entry, viewer, unread_count=await self._store.count_of(query))
+
+        return ConversationPage(
+            items=tuple(await _concurrently(item_of, entries[:limit])),
+            has_older=len(entries) > limit,
+            as_of_us=seen.as_of_us,
+        )
+
+    async def messages(
+        self,
+        viewer: str,
+        conversation_id: str,
+        *,
+        older_than: Position | None = None,
+        newer_than: Position | None = None,
+        limit: int,
+    ) -> MessagePage | None:
+        """See `MessagesReader.messages`."""
+        if older_than is not None and newer_than is not None:
+            raise ValueError("a page lies behind a place or before one, not both")
+        if not _is_id(self._declared.conversation.keys[0], conversation_id):
+            return None
+        seen = _Seen()
+        read = await self._store.get(self._declared.conversation.path_of((conversation_id,)))
+        seen.note(read.read_time_us)
+        if read.document is None:
+            return None
+        conversation = conversation_of(self._declared, read.document)
+        if conversation is None or viewer not in conversation.participants:
+            return None
+        is_falling = newer_than is None
+        asked = older_than if is_falling else newer_than
+        found = await self._messages(
+            conversation_id, seen, behind=asked, is_falling=is_falling, count=limit + 1
+        )
+        has_further, found = len(found) > limit, found[:limit]
+        has_back = False
+        if asked is not None:
+            # The other way, from the end of the page that lies nearer to the asked place.
+            turn = found[0].item.position if found else asked
+            back = await self._messages(
+                conversation_id, seen, behind=turn, is_falling=not is_falling, count=1
+            )
+            has_back = bool(back)
+        items = tuple(message.item for message in (found if is_falling else reversed(found)))
+        return MessagePage(
+            items=items,
+            has_older=has_further if is_falling else has_back,
+            has_newer=has_back if is_falling else has_further,
+            as_of_us=seen.as_of_us,
+        )
+
+    async def _conversations_of(self, viewer: str, seen: _Seen) -> Sequence[Conversation]:
+        """Read all conversations in which the viewer takes part."""
+        if not _fits(self._declared.participants.key, viewer):
+            return []
+        found: dict[str, Conversation] = {}
+        for first in conversations_queries(self._declared, viewer):
+            query = first
+            while True:
+                page = await self._store.query(query)
+                seen.note(page.read_time_us)
+                read = (conversation_of(self._declared, d) for d in page.documents)
+                found.update((c.conversation_id, c) for c in read if c is not None)
+                if len(page.documents) < query.limit:
+                    break
+                query = replace(query, after=_place_of(page.documents[-1], query.order_by))
+        return list(found.values())
+
+    async def _messages(
+        self,
+        conversation_id: str,
+        seen: _Seen,
+        *,
+        behind: Position | None,
+        is_falling: bool,
+        count: int,
+    ) -> list[Message]:
+        """Read messages behind a place until there are so many that fit, or no more at all."""
+        query = messages_query(
+            self._declared, conversation_id, behind=behind, is_falling=is_falling, limit=count
+        )
+        found: list[Message] = []
+        while True:
+            page = await self._store.query(query)
+            seen.note(page.read_time_us)
+            read = (message_of(self._declared, document) for document in page.documents)
+            found.extend(message for message in read if message is not None)
+            if len(found) >= count or len(page.documents) < query.limit:
+                return found[:count]
+            # Some did not fit.  There may be many.
+            after = _place_of(page.documents[-1], query.order_by)
+            query = replace(query, after=after, limit=PAGE_SIZE)
+
+
+class DocumentFollowReader:
+    """See `FollowReader`.  Four reads a call."""
+
+    def __init__(self, store: DocumentStore, declared: FollowGraph) -> None:
+        """Read from a store, which stays the caller's to close."""
+        self._store = store
+        self._declared = declared
+
+    async def relationship(self, viewer: str, target: str) -> Relationship:
+        """See `FollowReader.relationship`."""
+        seen = _Seen()
+
+        async def edge_of(asked: tuple[Entity, str, str]) -> Edge:
+            entity, from_id, to_id = asked
+            if not (_is_id(entity.keys[0], from_id) and _is_id(entity.keys[1], to_id)):
+                return _NO_EDGE
+            read = await self._store.get(entity.path_of((from_id, to_id)))
+            seen.note(read.read_time_us)
+            return _edge_of(entity, read.document)
+
+        follow, block = self._declared.follow, self._declared.block
+        outgoing, incoming, outgoing_block, incoming_block = await _concurrently(
+            edge_of,
+            [
+                (follow, viewer, target),
+                (follow, target, viewer),
+                (block, viewer, target),
+                (block, target, viewer),
+            ],
+        )
+        return Relationship(
+            outgoing=outgoing,
+            incoming=incoming,
+            outgoing_block=outgoing_block,
+            incoming_block=incoming_block,
+            as_of_us=seen.as_of_us,
+        )
+
+
+_NO_EDGE: Final = Edge(exists=False, version=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A conversation and where it stands in an inbox."""
+
+    conversation: Conversation
+    #: The last message; None: there is none.
+    last: Message | None
+
+    @property
+    def position(self) -> Position:
+        last_activity_us = self.conversation.created_us
+        if self.last is not None:
+            last_activity_us = self.last.item.sent_us
+        return Position(time_us=last_activity_us, id=self.conversation.conversation_id)
+
+
+class _Seen:
+    """The read times that went into one answer."""
+
+    def __init__(self) -> None:
+        #: The earliest; None: nothing was read.
+        self.as_of_us: int | None = None
+
+    def note(self, read_time_us: int) -> None:
+        """Take note of one more."""
+        if self.as_of_us is None or read_time_us < self.as_of_us:
+            self.as_of_us = read_time_us
+
+
+def _item_of(entry: _Entry, viewer: str, *, unread_count: int) -> ConversationItem:
+    conversation, last = entry.conversation, entry.last
+    return ConversationItem(
+        conversation_id=conversation.conversation_id,
+        version=conversation.version,
+        title=conversation.title,
+        created_us=conversation.created_us,
+        last_activity_us=entry.position.time_us,
+        last_message_id=None if last is None else last.item.message_id,
+        last_message_us=None if last is None else last.item.sent_us,
+        last_message_preview=None if last is None else last.preview,
+        last_message_version=None if last is None else last.item.version,
+        unread_count=unread_count,
+        last_read_us=conversation.participants[viewer],
+        others=conversation.others(viewer),
+    )
+
+
+def _edge_of(entity: Entity, document: Document | None) -> Edge:
+    if document is None or row_of(entity, document) is None:
+        return _NO_EDGE
+    return Edge(exists=True, version=live_version_of(document))
+
+
+def _place_of(document: Document, order_by: tuple[str, ...] | None) -> tuple[Value | None, str]:
+    """Give the place of a document in its query's order."""
+    value = None if order_by is None else value_at(document.fields, order_by)
+    return value, document.path.rpartition("/")[2]
+
+
+def _fits(part: KeyPart, value: str) -> bool:
+    """Tell whether a value can be this part of a row's key, and be in a document at all."""
+    is_text = not any("\ud800" <= c <= "\udfff" for c in value)
+    return is_text and key_fault(part, value, LOSSLESS) is None
+
+
+def _is_id(part: KeyPart, value: str) -> bool:
+    """Tell whether a value can be a document's id, and this part of a row's key."""
+    return _fits(part, value) and "/" not in value and len(value.encode()) <= _ID_MAX_BYTES
+
+
+async def _concurrently(call: Callable[[T], Awaitable[U]], items: Iterable[T]) -> list[U]:
+    """Call for each item, some at the same time; results in the items' order.
+
+    The first error comes out, and the other calls are called off.
+    """
+    turns = asyncio.Semaphore(_CONCURRENT_COUNT)
+
+    async def in_turn(item: T) -> U:
+        async with turns:
+            return await call(item)
+
+    tasks = [asyncio.create_task(in_turn(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,54 @@
+"""The sources that the readers' contract suite runs on: one body, every source."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.model.entity import Model
+from storemirror.model.load import load_model
+from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.firestore import FirestoreAddress, open_firestore
+from storemirror.sql.postgres.connection import DOCUMENTS, Database
+from tests.contract.gateway.sides import DocumentSide, Side
+
+
+@pytest.fixture
+def model() -> Model:
+    """The built-in entities; a module that declares others has a fixture of its own."""
+    return load_model()
+
+
+@pytest.fixture
+async def embedded_side(
+    new_database: Callable[[], Awaitable[str]], model: Model
+) -> AsyncIterator[Side]:
+    """The documents of the embedded store."""
+    database = Database(await new_database(), DOCUMENTS, max_size=8)
+    await database.open()
+    store = EmbeddedDocumentStore(database)
+    await store.prepare()
+    yield DocumentSide(store, model)
+    await store.aclose()
+
+
+@pytest.fixture
+async def firestore_side(
+    emulator_host: str, firestore_project: str, model: Model
+) -> AsyncIterator[Side]:
+    """The documents of Firestore, as Google's emulator stands for it."""
+    address = FirestoreAddress(project=firestore_project, emulator_host=emulator_host)
+    store = open_firestore(address, SystemClock())
+    yield DocumentSide(store, model)
+    await store.aclose()
+
+
+@pytest.fixture(
+    params=[pytest.param("embedded_side", marks=pytest.mark.postgres), "firestore_side"]
+)
+def side(request: pytest.FixtureRequest) -> Side:
+    """Each source in turn."""
+    source: Side = request.getfixturevalue(request.param)
+    return source
