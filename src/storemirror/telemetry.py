@@ -1,5 +1,5 @@
 """
-Every metric and log-event name, with its unit, in one file.
+Every metric and log-event name, with its unit, in one file; and how latencies are kept.
 
 Names are a contract: dashboards and alerts rest on them.  Log events carry document paths and
 event ids, never what a document contains.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 import logging
 import sys
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import Final
 
 import structlog
@@ -82,10 +84,134 @@ class LogEvent(enum.StrEnum):
     FLAGS_FAILED = "gateway.flags_failed"
     #: The template can be had and read again.
     FLAGS_RECOVERED = "gateway.flags_recovered"
+    #: SQL did not take a write within the call; the event path brings it.
+    CALL_NOT_MIRRORED = "gateway.call_not_mirrored"
+    #: A read that SQL was to serve came from Firestore; carries `reason`.
+    READ_FELL_BACK = "gateway.read_fell_back"
+    #: SQL did not answer a read.
+    READ_FAILED = "gateway.read_failed"
+    #: The bus does not say how far SQL is behind.
+    LAG_UNKNOWN = "gateway.lag_unknown"
+    #: Both sides show one version of a document differently; carries `item` and `field`.
+    SHADOW_DIFFERS = "gateway.shadow_differs"
+    #: SQL did not answer a comparison that nobody waits for.
+    SHADOW_FAILED = "gateway.shadow_failed"
     #: All parts of one process are to end, in order; `cause` is "asked" or the part that failed.
     PARTS_ENDING = "up.ending"
     #: A part had not ended in time, and was cut short; what it held comes again.
     PART_CUT_SHORT = "up.part_cut_short"
+
+
+#: Buckets in each doubling of the value: a bucket is at most 1/16 wider than its lower bound.
+_STEPS: Final = 16
+_STEP_BITS: Final = 4
+#: Values from 2^40 microseconds (12 days) on share the last bucket.
+_LAST_BUCKET: Final = (40 - _STEP_BITS + 1) * _STEPS
+
+
+def bucket_of(value_us: int) -> int:
+    """
+    Give the bucket of a value: its highest five bits and where they stand.
+
+    >>> [bucket_of(v) for v in (0, 15, 16, 31, 32, 33, 34, 2**50)]
+    [0, 15, 16, 31, 32, 32, 33, 592]
+    """
+    shift = value_us.bit_length() - _STEP_BITS - 1
+    if shift <= 0:
+        return max(value_us, 0)
+    return min(shift * _STEPS + (value_us >> shift), _LAST_BUCKET)
+
+
+def upper_bound_us(bucket: int) -> int:
+    """
+    Give the largest value that falls into a bucket; of the last, the smallest.
+
+    >>> [upper_bound_us(bucket_of(v)) for v in (0, 16, 33, 34, 1_000_000)]
+    [0, 16, 33, 35, 1015807]
+    """
+    shift = bucket // _STEPS - 1
+    if shift <= 0 or bucket >= _LAST_BUCKET:
+        return bucket if bucket < _LAST_BUCKET else 1 << 40
+    return ((_STEPS + bucket % _STEPS + 1) << shift) - 1
+
+
+class LatencyHistogram:
+    """
+    Counts of values in buckets that grow with the value, as HdrHistogram has them.
+
+    Chosen over a reservoir: it forgets no outlier (P99 is what the promise is about), its error is
+    bounded (a percentile is at most 1/16 too high, never too low), two of them add up exactly,
+    and nothing is drawn by lot.  593 integers, however many values.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._counts = [0] * (_LAST_BUCKET + 1)
+        self.count = 0
+
+    def add(self, value_us: int) -> None:
+        """Count one value, microseconds; below zero counts as zero."""
+        self._counts[bucket_of(value_us)] += 1
+        self.count += 1
+
+    def percentile_us(self, percent: float) -> int | None:
+        """Give a value, microseconds, that `percent` of the values do not exceed; None if empty."""
+        if not self.count:
+            return None
+        needed = min(max(percent / 100 * self.count, 1), self.count)
+        seen = enumerate(accumulate(self._counts))
+        return upper_bound_us(next(bucket for bucket, count in seen if count >= needed))
+
+    def percentiles_ms(self) -> dict[str, float | None]:
+        """Give P50, P95 and P99 in milliseconds."""
+        found = {f"p{p}": self.percentile_us(p) for p in (50, 95, 99)}
+        return {name: None if us is None else us / 1000 for name, us in found.items()}
+
+
+#: Category of every callable; the entities' own (`dmSqlMirror`, `followSqlMirror`) stand beside it.
+SQL_MIRROR_CATEGORY: Final = "sqlMirror"
+
+
+class CallableLatencyTracker:
+    """Latencies of callables, by name, category, source and outcome, in bounded memory."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._histograms: dict[tuple[str, str, str, str], LatencyHistogram] = {}
+
+    def record(
+        self, name: str, *, category: str, source: str, outcome: str, latency_us: int
+    ) -> None:
+        """
+        Count one call.
+
+        Args:
+            name: of the callable.
+            category: the entity's; the call counts for `SQL_MIRROR_CATEGORY` as well.
+            source: "sql" or "firestore", which answered; "none" where no side was asked.
+            outcome: "OK", or the canonical status that the client was told.
+            latency_us: from the request to the answer, microseconds.
+        """
+        for counted in (SQL_MIRROR_CATEGORY, category):
+            key = (name, counted, source, outcome)
+            histogram = self._histograms.get(key)
+            if histogram is None:
+                histogram = self._histograms[key] = LatencyHistogram()
+            histogram.add(latency_us)
+
+    def snapshot(self) -> list[Mapping[str, object]]:
+        """Give a line for each combination that occurred, as values that JSON can carry."""
+        return [
+            {
+                "callable": name,
+                "category": category,
+                "source": source,
+                "outcome": outcome,
+                "count": histogram.count,
+                "latency_ms": histogram.percentiles_ms(),
+            }
+            for (name, category, source, outcome), histogram in sorted(self._histograms.items())
+        ]
 
 
 def configure_logging(level: str, *, with_severity: bool = False) -> None:

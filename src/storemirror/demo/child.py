@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from storemirror.apply.stats import LatencyHistogram
 from storemirror.demo.writer import WriterReport
 from storemirror.errors import StoreMirrorError
+from storemirror.telemetry import LatencyHistogram
 
 _STOP_TIMEOUT_S: Final = 20.0
 _LINE_LIMIT_BYTES: Final = 16 * 1024 * 1024

@@ -1,54 +1,11 @@
-"""What the writer counts, and how exact its percentiles are."""
+"""What the writer counts."""
 
 from __future__ import annotations
 
 import json
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from storemirror.apply.stats import LatencyHistogram, WriterStats, bucket_of, upper_bound_us
+from storemirror.apply.stats import WriterStats
 from storemirror.event.change import Outcome
-
-
-@given(st.integers(min_value=0, max_value=2**40 - 1))
-def test_a_bucket_is_at_most_a_sixteenth_too_high(value_us: int) -> None:
-    """A percentile is never flattered, and never far off."""
-    bound = upper_bound_us(bucket_of(value_us))
-    assert value_us <= bound <= value_us * 17 / 16
-
-
-@given(st.integers(min_value=0, max_value=2**62), st.integers(min_value=0, max_value=2**62))
-def test_larger_values_have_no_smaller_bucket(one: int, other: int) -> None:
-    """Buckets out of order would make percentiles meaningless."""
-    low, high = sorted((one, other))
-    assert bucket_of(low) <= bucket_of(high)
-
-
-def test_what_is_beyond_measure_shares_the_last_bucket() -> None:
-    """The memory stays the same, whatever comes."""
-    histogram = LatencyHistogram()
-    for value_us in (-5, 2**40, 2**62):
-        histogram.add(value_us)
-    assert histogram.percentile_us(1) == 0
-    assert histogram.percentile_us(100) == 2**40
-
-
-def test_percentiles_of_a_known_spread() -> None:
-    """The three numbers of the dashboard."""
-    histogram = LatencyHistogram()
-    for value_ms in range(1, 101):
-        histogram.add(value_ms * 1_000)
-    percentiles = histogram.percentiles_ms()
-    for name, exact in (("p50", 50), ("p95", 95), ("p99", 99)):
-        found = percentiles[name]
-        assert found is not None
-        assert exact <= found <= exact * 17 / 16
-
-
-def test_without_values_there_is_no_percentile() -> None:
-    """Zero would look like a very fast mirror."""
-    assert LatencyHistogram().percentiles_ms() == {"p50": None, "p95": None, "p99": None}
 
 
 def test_a_snapshot_is_json() -> None:
