@@ -2,8 +2,9 @@
 The Firebase Functions of StoreMirror: what `firebase deploy --only functions` finds.
 
 Deployed are the functions of this module: a trigger for each declared entity (`mirrorDmMessages`,
-`mirrorDmConversations`, `mirrorFollowEdges`, `mirrorUserBlocks`, and those of your declarations)
-and the schedule `drainRealtimeMirrorQueue`.  Each family of functions has a folder beside this
+`mirrorDmConversations`, `mirrorFollowEdges`, `mirrorUserBlocks`, and those of your declarations),
+the schedule `drainRealtimeMirrorQueue` and, with functions.with_gateway, the callables
+(`sqlGatewayDmSend` and the others).  Each family of functions has a folder beside this
 file and is named here; nothing is decided here.
 """
 
@@ -23,3 +24,8 @@ configure_logging(load().log.level, with_severity=True)
 # four deliveries a core at a time, however many Cloud Run sends to an instance.
 os.environ.setdefault("THREADS", str(load().functions.concurrency))
 globals().update(trigger_functions())
+if load().functions.with_gateway:
+    # Only then: it loads three times as much, at every cold start.
+    from realtime_mirror.callables import callable_functions
+
+    globals().update(callable_functions())

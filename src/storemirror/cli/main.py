@@ -18,6 +18,7 @@ from storemirror.cli import (
     check,
     demo,
     dlq,
+    gateway,
     init,
     purge,
     rebase,
@@ -92,6 +93,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(bus.app, name="bus")
 app.command("up")(up.up)
 app.command("triggers")(triggers.triggers)
+app.command("gateway")(gateway.gateway)
 app.command("writer")(writer.writer)
 app.command("drain")(writer.drain)
 app.command("check")(check.check)

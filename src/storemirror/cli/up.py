@@ -1,10 +1,11 @@
-"""`storemirror up`: triggers, writer and drainer in one process."""
+"""`storemirror up`: triggers, writer, drainer and gateway in one process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import typer
 
@@ -13,6 +14,7 @@ from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.retry import first_of
 from storemirror.apply.schedule import drain_on_schedule
+from storemirror.cli.gateway import gateway_wiring
 from storemirror.cli.output import print_json, say, stop_on_signals
 from storemirror.errors import ConfigError
 from storemirror.source.relay import TriggerRelay
@@ -27,7 +29,8 @@ def up(context: typer.Context) -> None:
     Where documents are in Firestore it listens as `storemirror triggers` does; with the embedded
     store it relays that store's changes instead.  Prints one line of figures a drain, and one at
     the end.  Ctrl-C or SIGTERM: deliveries under way are answered, then what is in hand is applied
-    or given back, within up.shutdown_timeout_s.  Needs USE_SQL_DM_WRITE_MIRROR=true.
+    or given back, within up.shutdown_timeout_s.  With up.with_gateway it answers the app's
+    callables as well.  Needs USE_SQL_DM_WRITE_MIRROR=true.
     """
     calm_collector()
     print_json(asyncio.run(_run(Parts(context.obj.settings()))))
@@ -64,6 +67,9 @@ async def _run(parts: Parts) -> Mapping[str, object]:
             Part("writer", write),
             Part("drainer", drain_often),
         ]
+        calls: dict[str, object] = {}
+        if parts.settings.up.with_gateway:
+            ordered.append(Part("gateway", partial(_answer_calls, parts, calls)))
         with stop_on_signals() as stop:
             timeout_s = parts.settings.up.shutdown_timeout_s
             await run_together(ordered, stop, clock=parts.clock, timeout_s=timeout_s)
@@ -71,7 +77,18 @@ async def _run(parts: Parts) -> Mapping[str, object]:
         "triggers": intake.counts,
         "writer": writer.stats.snapshot(),
         "drain_count": drains.count,
+        **({"gateway": calls} if parts.settings.up.with_gateway else {}),
     }
+
+
+async def _answer_calls(parts: Parts, calls: dict[str, object], stop: asyncio.Event) -> None:
+    """Answer the app's callables until `stop` is set."""
+    host = parts.settings.gateway.host
+    calls.update(
+        await gateway_wiring().serve_gateway(
+            parts, stop, on_listening=lambda port: say(f"answering calls on {host}:{port}")
+        )
+    )
 
 
 def _check_settings(parts: Parts) -> None:
@@ -86,6 +103,8 @@ def _check_settings(parts: Parts) -> None:
     ]
     if parts.settings.documents.kind != "embedded":
         checks.append(parts.caller_rules)
+    if parts.settings.up.with_gateway:
+        checks.append(lambda: gateway_wiring().check_gateway(parts))
     problems = []
     for check in checks:
         try:

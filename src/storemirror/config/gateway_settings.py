@@ -101,6 +101,36 @@ class GatewaySettings(Section):
     write_deadline_s: float = Field(
         default=20.0, gt=0, le=60, description="seconds, up to 60, that a write may take"
     )
+    sql_timeout_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="seconds, up to 60, that SQL may take for a read before Firestore serves it",
+    )
+    firestore_timeout_s: float = Field(
+        default=5.0, gt=0, le=60, description="seconds, up to 60, that Firestore may take for one"
+    )
+    mirror_timeout_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="seconds, up to 60, that a write waits for SQL before the event path brings it",
+    )
+    write_wait_s: float = Field(
+        default=0.25,
+        ge=0,
+        le=10,
+        description="seconds, up to 10, that a read waits for SQL to show the caller's own write",
+    )
+    max_lag_s: float | None = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="seconds, up to 86400, that SQL may be behind before Firestore serves reads",
+    )
+    shadow_sample_rate: float = Field(
+        default=1.0, ge=0, le=1, description="0 to 1: the share of shadow reads that are compared"
+    )
     page_size: int = Field(
         default=30, ge=1, le=1_000, description="1 to 1000 items of a page where none are asked for"
     )

@@ -208,6 +208,9 @@ class FunctionsSettings(Section):
         le=480,
         description="seconds, 1 to 480, after which drainRealtimeMirrorQueue receives nothing more",
     )
+    with_gateway: Switch = Field(
+        default=False, description="true or false: whether the callables are deployed as well"
+    )
 
 
 class UpSettings(Section):
@@ -221,6 +224,9 @@ class UpSettings(Section):
         gt=0,
         le=600,
         description="seconds, up to 600, in which all parts must have ended",
+    )
+    with_gateway: Switch = Field(
+        default=False, description="true or false: whether the gateway runs there as well"
     )
 
 

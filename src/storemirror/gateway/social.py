@@ -7,13 +7,13 @@ columns, are the same everywhere.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
 from storemirror.errors import ConfigError
 from storemirror.model.entity import ChildTable, Column, Entity, LatestColumn, Model
-from storemirror.model.types import ColumnType, DialectLimits
+from storemirror.model.social import messaging_of
+from storemirror.model.types import DialectLimits
 
 #: Of a database that holds every value as it is.
 LOSSLESS: Final = DialectLimits(
@@ -42,15 +42,14 @@ class DirectMessages:
         Find the declarations.
 
         Raises:
-            ConfigError: they are not there, or lack what the gateway needs; lists all of it.
+            ConfigError: they are not declared as the gateway reads them; lists all that is wrong.
         """
-        entities = {entity.name: entity for entity in model}
-        _refuse(list(_faults_of_messages(entities)), "direct messages")
-        conversation, message = entities["DmConversation"], entities["DmMessage"]
+        declared = messaging_of(model)
+        message = declared.message
         assert message.rollup is not None  # seen to above
         return cls(
-            conversation=conversation,
-            participants=_participants_of(conversation)[0],
+            conversation=declared.conversation,
+            participants=declared.participant,
             message=message,
             sender=_column(message, "senderId"),
             sent_at=_column(message, "sentAt"),
@@ -85,52 +84,14 @@ class FollowGraph:
             ConfigError: they are not there, or have not two key parts.
         """
         entities = {entity.name: entity for entity in model}
-        names = ("FollowEdge", "UserBlock")
-        _refuse(
-            [
-                f"{name} is not declared with two key parts"
-                for name in names
-                if name not in entities or len(entities[name].keys) != 2
-            ],
-            "the follow graph",
-        )
+        missing = [
+            f"{name} is not declared with two key parts"
+            for name in ("FollowEdge", "UserBlock")
+            if name not in entities or len(entities[name].keys) != 2
+        ]
+        if missing:
+            raise ConfigError(f"the gateway cannot serve the follow graph: {'; '.join(missing)}")
         return cls(follow=entities["FollowEdge"], block=entities["UserBlock"])
-
-
-def _refuse(faults: list[str], what: str) -> None:
-    if faults:
-        raise ConfigError(f"the gateway cannot serve {what}: {'; '.join(faults)}")
-
-
-def _faults_of_messages(entities: dict[str, Entity]) -> Iterator[str]:
-    for name, key_count, columns in (
-        ("DmConversation", 1, {"createdAt": ColumnType.TIMESTAMP}),
-        ("DmMessage", 2, {"senderId": ColumnType.STRING, "sentAt": ColumnType.TIMESTAMP}),
-    ):
-        entity = entities.get(name)
-        if entity is None:
-            yield f"{name} is not declared"
-            continue
-        if len(entity.keys) != key_count or not entity.path[-1].startswith("{"):
-            yield f"{name}'s path must have {key_count} parameters, the last at its end"
-        for column, kind in columns.items():
-            if not any(
-                c.name == column and c.type is kind and c.is_required for c in entity.columns
-            ):
-                yield f"{name} needs the required column {column} of type {kind}"
-    if "DmConversation" in entities and not _participants_of(entities["DmConversation"]):
-        yield "DmConversation needs the child table DmParticipant with the key userId"
-    rollup = entities["DmMessage"].rollup if "DmMessage" in entities else None
-    if rollup is None or (rollup.into, rollup.latest_by) != ("DmConversation", "sentAt"):
-        yield "DmMessage needs a roll-up into DmConversation, latest by sentAt"
-
-
-def _participants_of(conversation: Entity) -> list[ChildTable]:
-    return [
-        table
-        for table in conversation.children
-        if (table.name, table.key.name) == ("DmParticipant", "userId")
-    ]
 
 
 def _column(entity: Entity, name: str) -> Column:

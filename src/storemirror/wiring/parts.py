@@ -1,5 +1,5 @@
 """
-Chooses the adapters: the only file that names them.
+Chooses the adapters that every command may ask for.
 
 A command asks `Parts` for what it needs; only that is opened, and all of it is closed in the end.
 """
@@ -42,6 +42,8 @@ from storemirror.sql.dialects import (
 )
 from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database, Kind
+from storemirror.sql.reads import SqlReads
+from storemirror.wiring.service_bus import open_service_bus
 
 if TYPE_CHECKING:
     from storemirror.bus.servicebus import ServiceBus
@@ -177,6 +179,10 @@ class Parts:
     async def mirror(self) -> SqlMirror:
         """Give the SQL mirror."""
         return (await self._sql()).mirror()
+
+    async def sql_reads(self) -> SqlReads:
+        """Give what the gateway reads of the mirror."""
+        return (await self._sql()).reads()
 
     async def rebase_ledger(self) -> RebaseLedger:
         """Give what a rebase does to the mirror."""
@@ -452,36 +458,9 @@ class Parts:
         if self.settings.bus.kind == "postgres":
             return PostgresBus(await self._database("bus.dsn", BUS, max_size=8))
         if self._service_bus is None:
-            self._service_bus = self._open_service_bus()
+            self._service_bus = open_service_bus(self.settings.bus)
             self._stack.push_async_callback(self._service_bus.aclose)
         return self._service_bus
-
-    def _open_service_bus(self) -> ServiceBus:
-        try:
-            from storemirror.bus import servicebus  # noqa: PLC0415 - an extra, not always there
-        except ImportError as exc:
-            raise ConfigError(
-                "bus.kind is servicebus, and Azure's client is not installed: "
-                "pip install -e '.[servicebus]' in the checkout"
-            ) from exc
-        bus = self.settings.bus
-        if bus.connection_string is not None and bus.namespace is not None:
-            raise ConfigError(
-                "bus.connection_string (SERVICEBUS_CONNECTION_STRING) and bus.namespace "
-                "(SERVICEBUS_NAMESPACE) are both set: take one out; with bus.namespace Azure's "
-                "identity is used"
-            )
-        return servicebus.ServiceBus(
-            servicebus.ServiceBusAddress(
-                connection_string=(
-                    None
-                    if bus.connection_string is None
-                    else bus.connection_string.get_secret_value()
-                ),
-                namespace=bus.namespace,
-                emulator_management=bus.emulator_management,
-            )
-        )
 
     async def _database(self, setting: str, kind: Kind, *, max_size: int) -> Database:
         if setting not in self._databases:

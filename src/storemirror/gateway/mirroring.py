@@ -1,0 +1,66 @@
+"""
+Brings a write into SQL within the call that made it, if that can be done in time.
+
+What does not get there now comes by the trigger's event, which is the same: nothing waits, and
+nothing is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from storemirror.apply.decode import EventDecoder
+from storemirror.errors import DatabaseRefused, PoisonEventError, TransientError
+from storemirror.event.change import Change, Outcome
+from storemirror.gateway.deadline import within
+from storemirror.gateway.port import Mirrored
+from storemirror.model.entity import Model
+from storemirror.source.triggers import message_of
+from storemirror.sql.port import SqlMirror
+from storemirror.telemetry import LogEvent
+
+NOT_MIRRORED: Final = Mirrored(is_mirrored=False, outcome=None)
+
+_log = structlog.get_logger(__name__)
+
+
+class MirrorWriter:
+    """Applies changes as the writer does, through the same envelope."""
+
+    def __init__(self, mirror: SqlMirror, model: Model, *, source: str, timeout_s: float) -> None:
+        """
+        Name the mirror.
+
+        Args:
+            mirror: stays the caller's to close.
+            model: the declared entities.
+            source: CloudEvents source; see `storemirror.event.envelope.source_of`.
+            timeout_s: how long a call may wait for SQL.
+        """
+        self._mirror = mirror
+        self._model = model
+        self._source = source
+        self._timeout_s = timeout_s
+        self._decoder = EventDecoder(model=model, limits=mirror.limits, source=source)
+
+    async def mirror(self, change: Change) -> Mirrored:
+        """
+        Apply one change.  Never fails: what SQL does not take now, the event path brings.
+
+        Args:
+            change: of a declared entity.
+        """
+        try:
+            # What the trigger will publish, read as the writer will read it.
+            entity, _ = self._model.match(change.path)
+            event = self._decoder.decode(message_of(change, entity.name, self._source))
+            [outcome] = await within(self._timeout_s, lambda: self._mirror.apply([event]))
+        except (TimeoutError, TransientError, DatabaseRefused, PoisonEventError) as exc:
+            _log.warning(
+                LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=type(exc).__name__
+            )
+            return NOT_MIRRORED
+        # Expired: only Firestore can say, and the event path asks it.
+        return Mirrored(is_mirrored=outcome is not Outcome.EXPIRED, outcome=outcome)

@@ -1,0 +1,178 @@
+"""What writes do once, twice, and after the client wrote Firestore itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+import pytest
+
+from storemirror.clock import datetime_from_us
+from storemirror.event.value import encode_fields
+from storemirror.source.port import Write
+from tests.integration.gateway.issuers import JwkIssuer
+from tests.integration.gateway.world import CallFailed, GatewayWorld, running_gateway
+
+pytestmark = pytest.mark.postgres
+
+NewDatabase = Callable[[], Awaitable[str]]
+MESSAGES = "sqlGatewayDmListMessages"
+SEND = "sqlGatewayDmSend"
+ROOM = "c1"
+PATH = f"conversations/{ROOM}"
+
+
+@pytest.fixture
+async def world(new_database: NewDatabase, issuer: JwkIssuer) -> AsyncIterator[GatewayWorld]:
+    """Ann and Ben share a conversation; SQL alone serves."""
+    settings = {"STOREMIRROR_GATEWAY_READ_MODE": "sql-only"}
+    async with running_gateway(new_database, issuer, settings) as opened:
+        opening = {"conversationId": ROOM, "participantIds": ["ben"]}
+        await opened.call("ann", "sqlGatewayDmOpenConversation", **opening)
+        yield opened
+
+
+async def write(world: GatewayWorld, path: str, fields: Mapping[str, object] | None) -> None:
+    """Write Firestore as a client does."""
+    encoded = None if fields is None else encode_fields(fields)
+    await (await world.store()).commit([Write(path=path, fields=encoded)])
+
+
+def a_message(body: str = "own") -> dict[str, object]:
+    return {"senderId": "ann", "body": body, "sentAt": datetime_from_us(1_000_000)}
+
+
+async def ids(world: GatewayWorld) -> list[str]:
+    page = await world.call("ann", MESSAGES, conversationId=ROOM)
+    return [item["messageId"] for item in page["items"]]
+
+
+async def test_a_repeated_send_sends_one_message(world: GatewayWorld) -> None:
+    """A phone that lost the answer calls again."""
+    first, again = [
+        await world.call("ann", SEND, conversationId=ROOM, messageId="m1", body="hi")
+        for _ in range(2)
+    ]
+    assert first["token"] == again["token"]
+    assert first["message"] == again["message"]
+    assert await ids(world) == ["m1"]
+
+
+@pytest.mark.parametrize(
+    ("who", "body"), [("ann", "other"), ("ben", "hi")], ids=["contents", "sender"]
+)
+async def test_another_message_of_the_same_id_is_refused(
+    world: GatewayWorld, who: str, body: str
+) -> None:
+    """It would overwrite what was said."""
+    await world.call("ann", SEND, conversationId=ROOM, messageId="m1", body="hi")
+    with pytest.raises(CallFailed) as refused:
+        await world.call(who, SEND, conversationId=ROOM, messageId="m1", body=body)
+    assert refused.value.status == "ALREADY_EXISTS"
+
+
+async def test_what_the_client_wrote_itself_is_mirrored(world: GatewayWorld) -> None:
+    """Written, changed and deleted: SQL shows each, before any trigger."""
+    call = {"mode": "mirror", "conversationId": ROOM, "messageId": "m1"}
+    for fields, body in ((a_message(), "own"), (a_message("new"), "new"), (None, None)):
+        await write(world, f"{PATH}/messages/m1", fields)
+        answer = await world.call("ann", SEND, **call)
+        assert answer["mirrored"] is True
+        assert (answer["message"] and answer["message"]["body"]) == body
+        page = await world.call("ben", MESSAGES, conversationId=ROOM, after=answer["token"])
+        assert [item["body"] for item in page["items"]] == ([] if body is None else [body])
+
+
+async def test_a_mirrored_write_is_a_duplicate_when_its_trigger_comes(world: GatewayWorld) -> None:
+    """Both have the same event id; a delete that was only observed has one of its own."""
+    await write(world, f"{PATH}/messages/m1", a_message())
+    await world.call("ann", SEND, mode="mirror", conversationId=ROOM, messageId="m1")
+    counters = await world.settled()
+    assert counters["applied"] == 0
+    await write(world, f"{PATH}/messages/m1", None)
+    await world.call("ann", SEND, mode="mirror", conversationId=ROOM, messageId="m1")
+    counters = await world.settled()
+    assert (counters["applied"], counters["stale"]) == (0, 1)
+    assert await world.is_clean()
+
+
+async def test_nobody_mirrors_another_conversation(world: GatewayWorld) -> None:
+    """Else a stranger could make SQL read, and learn what exists."""
+    await write(world, f"{PATH}/messages/m1", a_message())
+    for room in (ROOM, "none"):
+        with pytest.raises(CallFailed) as refused:
+            await world.call("eve", SEND, mode="mirror", conversationId=room, messageId="m1")
+        assert refused.value.status == "NOT_FOUND"
+
+
+async def test_an_edge_the_client_wrote_itself_is_mirrored(world: GatewayWorld) -> None:
+    """Follow and block, there and gone."""
+    for name, kind in (
+        ("sqlGatewayFollowEdgeUpsert", "following"),
+        ("sqlGatewayBlockUpsert", "blocks"),
+    ):
+        for fields in ({"createdAt": datetime_from_us(1)}, None):
+            await write(world, f"users/ann/{kind}/ben", fields)
+            answer = await world.call("ann", name, mode="mirror", target="ben")
+            assert (answer["mirrored"], answer["exists"]) == (True, fields is not None)
+    await world.settled()
+    assert await world.is_clean()
+
+
+async def test_what_an_app_keeps_beside_its_columns_stays(world: GatewayWorld) -> None:
+    """An edit and a mark change what they are about."""
+    await write(world, f"{PATH}/messages/m1", a_message() | {"mood": "fine"})
+    await world.call("ann", "sqlGatewayDmEdit", conversationId=ROOM, messageId="m1", body="new")
+    read = await (await world.store()).get(f"{PATH}/messages/m1")
+    assert read.document is not None
+    assert read.document.fields["mood"] == {"stringValue": "fine"}
+    assert read.document.fields["body"] == {"stringValue": "new"}
+
+
+async def test_an_edit_that_changes_nothing_writes_nothing(world: GatewayWorld) -> None:
+    """Not even the time of the edit."""
+    await world.call("ann", SEND, conversationId=ROOM, messageId="m1", body="hi")
+    answer = await world.call(
+        "ann", "sqlGatewayDmEdit", conversationId=ROOM, messageId="m1", body="hi"
+    )
+    assert answer["message"]["editedAt"] is None
+
+
+async def test_a_mark_of_what_was_read_only_moves_forward(world: GatewayWorld) -> None:
+    """Two devices mark in any order; and nobody has read the future."""
+    marks = [
+        (await world.call("ann", "sqlGatewayDmMarkRead", conversationId=ROOM, readAt=moment))[
+            "lastReadAt"
+        ]
+        for moment in ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z")
+    ]
+    assert marks[:2] == ["2026-01-02T00:00:00.000000Z"] * 2
+    assert "2026-01-02" < marks[2] < "2999"
+
+
+async def test_opening_a_conversation_again_changes_nothing(world: GatewayWorld) -> None:
+    """The same id and people; with others the id is taken."""
+    opening = {"conversationId": ROOM, "participantIds": ["ben", "ann"]}
+    again = await world.call("ann", "sqlGatewayDmOpenConversation", **opening)
+    assert again["wasCreated"] is False
+    with pytest.raises(CallFailed) as refused:
+        await world.call(
+            "eve", "sqlGatewayDmOpenConversation", conversationId=ROOM, participantIds=["ben"]
+        )
+    assert refused.value.status == "ALREADY_EXISTS"
+
+
+async def test_without_dual_write_the_event_path_brings_everything(
+    new_database: NewDatabase, issuer: JwkIssuer
+) -> None:
+    """The switch is off for most at first."""
+    settings = {"STOREMIRROR_GATEWAY_DUAL_WRITE": "false", "STOREMIRROR_GATEWAY_READ_MODE": "sql"}
+    async with running_gateway(new_database, issuer, settings) as world:
+        opening = {"conversationId": ROOM, "participantIds": ["ben"]}
+        opened = await world.call("ann", "sqlGatewayDmOpenConversation", **opening)
+        sent = await world.call("ann", SEND, conversationId=ROOM, body="hi")
+        assert (opened["mirrored"], sent["mirrored"]) == (False, False)
+        page = await world.call("ann", MESSAGES, conversationId=ROOM, after=sent["token"])
+        assert page["source"] == "firestore"
+        await world.settled()
+        page = await world.call("ann", MESSAGES, conversationId=ROOM, after=sent["token"])
+        assert page["source"] == "sql"

@@ -1,0 +1,64 @@
+"""Cursors and tokens: what clients hand back, whatever it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storemirror.clock import LAST_US
+from storemirror.errors import CallRefused
+from storemirror.gateway.cursor import cursor_of, position_of, token_of, write_of
+from storemirror.gateway.port import Position, WriteToken
+
+_IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+
+
+@given(st.integers(0, LAST_US), _IDS, st.sampled_from(["older", "newer"]))
+def test_a_cursor_names_the_place_it_was_made_of(time_us: int, name: str, direction: str) -> None:
+    """An id of any letters, at any moment."""
+    place = Position(time_us=time_us, id=name)
+    assert position_of(cursor_of(place, direction=direction)) == (direction, place)
+
+
+@given(_IDS, st.integers(0, 2**63 - 1))
+def test_a_token_names_the_write_it_was_made_of(path: str, version: int) -> None:
+    """Versions have 64 bits, more than a JSON number in JavaScript."""
+    write = WriteToken(path=path, version=version)
+    assert write_of(token_of(write)) == write
+
+
+@given(st.text(max_size=60))
+def test_what_is_no_cursor_is_refused_and_nothing_else_happens(text: str) -> None:
+    """A client may send anything."""
+    with pytest.raises(CallRefused) as refused:
+        position_of(text)
+    assert refused.value.status == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bnVsbA",
+        "W10",
+        "WyJzaWRld2F5cyIsMSwiYSJd",
+        "WyJvbGRlciIsLTEsImEiXQ",
+        "WyJvbGRlciIsMSwiXHUwMDAwIl0",
+        "x" * 9_000,
+        "WyJvbGRlciIsOTk5OTk5OTk5OTk5OTk5OTk5OTksImEiXQ",
+    ],
+    ids=["null", "empty", "sideways", "negative", "nul", "long", "too late"],
+)
+def test_cursors_that_decode_to_nonsense_are_refused(text: str) -> None:
+    """Each would reach the database, or Python's limits, otherwise."""
+    with pytest.raises(CallRefused, match="none that the gateway gave"):
+        position_of(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "bnVsbA", "WyJhIiwtMV0", "WyJhIiw5MjIzMzcyMDM2ODU0Nzc1ODA4XQ"]
+)
+def test_tokens_that_decode_to_nonsense_are_refused(text: str) -> None:
+    """A version beyond 64 bits would fail in the database."""
+    with pytest.raises(CallRefused, match="none that the gateway gave"):
+        write_of(text)

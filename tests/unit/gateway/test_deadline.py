@@ -1,0 +1,63 @@
+"""A deadline that holds whatever the called one does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from storemirror.gateway.deadline import within
+
+SHORT_S = 0.01
+
+
+async def test_a_result_comes_through() -> None:
+    """And so does an error."""
+
+    async def seven() -> int:
+        return 7
+
+    async def fail() -> int:
+        raise KeyError("planted")
+
+    assert await within(5.0, seven) == 7
+    with pytest.raises(KeyError):
+        await within(5.0, fail)
+
+
+async def test_who_does_not_heed_being_called_off_is_not_waited_for() -> None:
+    """The driver asks the server first, for seconds, on a line that says nothing (issue 7)."""
+    called_off, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            called_off.set()
+            await go_on.wait()
+            raise ValueError("nobody hears this") from None
+
+    with pytest.raises(TimeoutError):
+        await within(SHORT_S, stubborn)
+    await called_off.wait()
+    go_on.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_caller_that_is_called_off_calls_off_what_it_called() -> None:
+    """The client went away: SQL need not go on."""
+    begun, called_off = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_off.set()
+
+    calling = asyncio.create_task(within(60.0, wait))
+    await begun.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    await called_off.wait()

@@ -1,0 +1,216 @@
+"""Which side serves a read, mode by mode and trouble by trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from storemirror.clock import SECOND_US, SystemClock
+from storemirror.errors import (
+    BusUnavailable,
+    CallRefused,
+    SchemaMismatch,
+    SourceUnavailable,
+    SqlUnavailable,
+)
+from storemirror.gateway.lag import LagWatch
+from storemirror.gateway.port import ReadMode, Served
+from storemirror.gateway.routing import (
+    BREAKER_THRESHOLD,
+    FallbackReason,
+    Limits,
+    ReadRouter,
+    Routed,
+    Sources,
+)
+
+SHORT_S = 0.01
+
+
+@dataclass
+class World:
+    """Two sides that answer their names, or what is planted."""
+
+    sql_error: Exception | None = None
+    firestore_error: Exception | None = None
+    is_sql_stuck: bool = False
+    is_firestore_stuck: bool = False
+    age_s: float | Exception | None = None
+    reached_after_count: int = 0
+    is_known_there: bool = True
+    asked: list[str] = field(default_factory=list)
+    compared: list[tuple[str, str]] = field(default_factory=list)
+    background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.router = ReadRouter(
+            lag=LagWatch(self._oldest_age_s, SystemClock()),
+            background=self.background.append,
+            limits=Limits(
+                sql_timeout_s=SHORT_S if self.is_sql_stuck else 5.0,
+                firestore_timeout_s=SHORT_S if self.is_firestore_stuck else 5.0,
+                max_lag_s=30.0,
+                write_wait_s=SHORT_S,
+            ),
+            clock=SystemClock(),
+        )
+
+    async def read(self, mode: ReadMode, *, has_written: bool = False) -> Routed[str]:
+        sources = Sources(
+            sql=self._sql,
+            firestore=self._firestore,
+            compare=lambda *both: self.compared.append(both),
+            has_reached=self._has_reached if has_written else None,
+            is_conclusive=lambda _: self.is_known_there,
+        )
+        return await self.router.read(mode, sources)
+
+    async def _sql(self) -> str:
+        self.asked.append("sql")
+        if self.is_sql_stuck:
+            await asyncio.Event().wait()
+        if self.sql_error is not None:
+            raise self.sql_error
+        return "sql"
+
+    async def _firestore(self) -> str:
+        self.asked.append("firestore")
+        if self.is_firestore_stuck:
+            await asyncio.Event().wait()
+        if self.firestore_error is not None:
+            raise self.firestore_error
+        return "firestore"
+
+    async def _oldest_age_s(self) -> float | None:
+        if isinstance(self.age_s, Exception):
+            raise self.age_s
+        return self.age_s
+
+    async def _has_reached(self) -> bool:
+        self.reached_after_count -= 1
+        return self.reached_after_count < 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "served"),
+    [
+        (ReadMode.FIRESTORE, Served.FIRESTORE),
+        (ReadMode.SHADOW, Served.FIRESTORE),
+        (ReadMode.SQL, Served.SQL),
+        (ReadMode.SQL_ONLY, Served.SQL),
+    ],
+)
+async def test_each_mode_is_served_by_its_side_alone(mode: ReadMode, served: Served) -> None:
+    """The other side costs money, or is not to be trusted yet."""
+    world = World()
+    routed = await world.read(mode)
+    assert (routed.served, routed.value, routed.fallback) == (served, served.value, None)
+    assert world.asked == [served.value]
+
+
+async def test_shadow_compares_in_the_background_with_what_was_served() -> None:
+    """The caller has the answer before SQL is asked."""
+    world = World()
+    await world.read(ReadMode.SHADOW)
+    assert world.asked == ["firestore"]
+    [compare] = world.background
+    await compare()
+    assert world.compared == [("firestore", "sql")]
+
+
+@pytest.mark.parametrize(
+    ("world", "reason"),
+    [
+        (World(sql_error=SqlUnavailable("away")), FallbackReason.ERROR),
+        (World(sql_error=SchemaMismatch("older")), FallbackReason.ERROR),
+        (World(is_sql_stuck=True), FallbackReason.TIMEOUT),
+        (World(age_s=31.0), FallbackReason.LAG),
+        (World(age_s=BusUnavailable("away")), FallbackReason.LAG),
+        (World(is_known_there=False), FallbackReason.UNKNOWN_THERE),
+    ],
+    ids=["outage", "refused", "stuck", "behind", "nobody knows", "unknown there"],
+)
+async def test_firestore_serves_where_sql_cannot_be_trusted(
+    world: World, reason: FallbackReason
+) -> None:
+    """The caller gets an answer, and it says where it is from."""
+    routed = await world.read(ReadMode.SQL)
+    assert (routed.served, routed.fallback) == (Served.FIRESTORE, reason)
+
+
+async def test_after_failures_in_a_row_sql_is_left_alone_for_a_while() -> None:
+    """A database that is down must not cost every caller a deadline."""
+    world = World(sql_error=SqlUnavailable("away"))
+    for _ in range(BREAKER_THRESHOLD):
+        await world.read(ReadMode.SQL)
+    world.asked.clear()
+    assert (await world.read(ReadMode.SQL)).fallback is FallbackReason.BREAKER_OPEN
+    assert world.asked == ["firestore"]
+
+
+async def test_a_write_that_is_not_there_yet_is_waited_for() -> None:
+    """Read your writes: a few milliseconds of lag cost no fallback."""
+    world = World(reached_after_count=1)
+    assert (await world.read(ReadMode.SQL, has_written=True)).served is Served.SQL
+
+
+async def test_a_write_that_does_not_come_is_read_from_firestore() -> None:
+    """Where it was written; and that is no failure of SQL's."""
+    world = World(reached_after_count=10_000)
+    for _ in range(BREAKER_THRESHOLD + 1):
+        routed = await world.read(ReadMode.SQL, has_written=True)
+        assert routed.fallback is FallbackReason.WRITE_NOT_THERE
+
+
+@pytest.mark.parametrize(
+    ("world", "status"),
+    [
+        (World(sql_error=SqlUnavailable("away")), "UNAVAILABLE"),
+        (World(is_sql_stuck=True), "DEADLINE_EXCEEDED"),
+    ],
+    ids=["outage", "stuck"],
+)
+async def test_sql_alone_has_nobody_behind_it(world: World, status: str) -> None:
+    """An error is an error, and Firestore is not asked."""
+    with pytest.raises(CallRefused) as refused:
+        await world.read(ReadMode.SQL_ONLY)
+    assert refused.value.status == status
+    assert world.asked == ["sql"]
+
+
+async def test_sql_alone_does_not_show_a_state_before_the_callers_own_write() -> None:
+    """It would look as if the message had been lost."""
+    with pytest.raises(CallRefused) as refused:
+        await World(reached_after_count=10_000).read(ReadMode.SQL_ONLY, has_written=True)
+    assert refused.value.status == "UNAVAILABLE"
+
+
+async def test_with_both_sides_down_the_caller_is_told() -> None:
+    """The error of the last one asked."""
+    down = World(sql_error=SqlUnavailable("away"), firestore_error=SourceUnavailable("away"))
+    with pytest.raises(SourceUnavailable):
+        await down.read(ReadMode.SQL)
+    stuck = World(is_sql_stuck=True, is_firestore_stuck=True)
+    with pytest.raises(CallRefused) as refused:
+        await stuck.read(ReadMode.SQL)
+    assert refused.value.status == "DEADLINE_EXCEEDED"
+
+
+async def test_an_answer_of_sql_says_up_to_when_it_shows_everything() -> None:
+    """For whoever shows it: a chat that is a minute old says so."""
+    routed = await World(age_s=5.0).read(ReadMode.SQL)
+    assert routed.as_of_us is not None
+    age_us = SystemClock().now_us() - routed.as_of_us
+    assert age_us >= 5 * SECOND_US
+
+
+async def test_a_refusal_of_the_callers_own_is_no_fallback() -> None:
+    """NOT_FOUND from SQL is the answer, and no failure."""
+    world = World(sql_error=CallRefused("NOT_FOUND", "there is no such conversation"))
+    for _ in range(BREAKER_THRESHOLD + 1):
+        with pytest.raises(CallRefused):
+            await world.read(ReadMode.SQL)
+    assert set(world.asked) == {"sql"}
