@@ -17,7 +17,7 @@ compile --extra embedded --extra firestore --extra gateway --extra servicebus --
     --extra triggers --group dev -o requirements/dev.txt "$@"
 pinned=$(mktemp)
 trap 'rm -f "$pinned"' EXIT
-sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^ ;\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
+sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
 compile --extra firestore --extra functions --extra gateway --extra servicebus --constraint "$pinned" --no-annotate \
     -o functions/requirements.txt "$@"
 # In environments of their own: the peers of `make bench` would pull ours back, and what judges
