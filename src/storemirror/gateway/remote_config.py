@@ -20,6 +20,7 @@ from typing import Any, Final
 import firebase_admin
 from firebase_admin import credentials, exceptions
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
 
 from storemirror.errors import SourceUnavailable
 from storemirror.gateway.flags import Evaluated, Signal
@@ -115,8 +116,10 @@ class FetchedTemplates:
     async def read(self) -> RemoteTemplate:
         """See `TemplateReader.read`."""
         try:
-            template = await remote_config().get_server_template(app=self._app)
-        except exceptions.FirebaseError as exc:
+            # In a thread: the first time it looks for credentials, and may ask Google's machine.
+            template = await asyncio.to_thread(remote_config().init_server_template, app=self._app)
+            await template.load()
+        except (exceptions.FirebaseError, GoogleAuthError) as exc:
             raise SourceUnavailable(f"Remote Config: {exc}") from exc
         except _BROKEN as exc:
             raise ValueError(f"Remote Config gave no template: {exc}") from exc

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from firebase_admin._http_client import HttpClient
 
 from storemirror.clock import SystemClock
 from storemirror.errors import SourceUnavailable
 from storemirror.gateway.flags import FlagNames, TemplateFlags, firestore_only
 from storemirror.gateway.port import Caller, Cohort, Feature, ReadMode
-from storemirror.gateway.remote_config import FileTemplates, remote_config
+from storemirror.gateway.remote_config import FetchedTemplates, FileTemplates, remote_config
+from tests.support.node import ROOT
 
 MODE = "MessagingFeatureFlags_readMode"
 WRITE = "MessagingFeatureFlags_useSqlMirrorDoubleWrite"
@@ -206,6 +213,116 @@ async def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None
         await FileTemplates(tmp_path / "binary.json").read()
 
 
+class Firebase:
+    """Google's side of a fetched template: a token for a service account, then the template."""
+
+    def __init__(self) -> None:
+        self.template: object = template(percent(100))
+        self.status = 200
+        self.asked: list[str] = []
+        self.origin = ""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        await reader.readexactly(int(length[1]) if length else 0)
+        path = head.split(b" ", 2)[1].decode()
+        self.asked.append(path)
+        is_token = path == "/token"
+        given = {"access_token": "t", "expires_in": 3_600} if is_token else self.template
+        body = json.dumps(given).encode()
+        status = 200 if is_token else self.status
+        lines = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nETag: e7\r\n"
+        lines += "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+        writer.write(lines.encode() + body)
+        writer.close()
+        await writer.wait_closed()
+
+    def account(self, file: Path) -> Path:
+        """Write the key file of a service account whose tokens are given here."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        content = {
+            "type": "service_account",
+            "client_email": "gateway@demo.iam.gserviceaccount.com",
+            "private_key": pem.decode(),
+            "token_uri": f"{self.origin}/token",
+        }
+        file.write_text(json.dumps(content))
+        return file
+
+
+@pytest.fixture
+async def firebase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Firebase, FetchedTemplates]]:
+    side = Firebase()
+    server = await asyncio.start_server(side.answer, "127.0.0.1", 0)
+    side.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    account = side.account(tmp_path / "account.json")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+    # The SDK has no setting for the address of Remote Config.
+    monkeypatch.setattr(HttpClient, "base_url", side.origin)
+    async with server:
+        yield side, FetchedTemplates("demo-storemirror")
+
+
+async def cohort_by(reader: FetchedTemplates) -> Cohort:
+    flags = TemplateFlags(
+        reader,
+        names={Feature.MESSAGING: NAMES},
+        is_mirror_on=True,
+        refresh_s=60,
+        clock=SystemClock(),
+    )
+    return await flags.cohort_of(Caller(uid="u1"), Feature.MESSAGING)
+
+
+async def test_the_template_is_fetched_as_a_service_account(
+    firebase: tuple[Firebase, FetchedTemplates],
+) -> None:
+    """The server template of the project, and not the client's."""
+    side, reader = firebase
+    assert await cohort_by(reader) == SQL
+    path = "/v1/projects/demo-storemirror/namespaces/firebase-server/serverRemoteConfig"
+    assert side.asked == ["/token", path]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_template_that_firebase_does_not_give_is_unavailable(
+    firebase: tuple[Firebase, FetchedTemplates], status: int
+) -> None:
+    """Rights, a project that is another's, an outage: the last template counts for a while."""
+    side, reader = firebase
+    side.status = status
+    with pytest.raises(SourceUnavailable, match="Remote Config"):
+        await reader.read()
+    assert await cohort_by(reader) == firestore_only()
+
+
+async def test_a_fetched_template_that_is_none_is_broken(
+    firebase: tuple[Firebase, FetchedTemplates],
+) -> None:
+    """It counts at once."""
+    side, reader = firebase
+    side.template = {"parameters": {MODE: "sql"}}
+    with pytest.raises(ValueError, match="template"):
+        await reader.read()
+
+
+async def test_without_credentials_nothing_is_fetched(
+    firebase: tuple[Firebase, FetchedTemplates], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is said in the log, and no call fails."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
+    with pytest.raises(SourceUnavailable, match="Remote Config"):
+        await firebase[1].read()
+
+
 def test_the_sdk_leaves_the_root_logger_alone() -> None:
     """Loading it would send every library's notes to standard error."""
     root = logging.getLogger()
@@ -213,3 +330,14 @@ def test_the_sdk_leaves_the_root_logger_alone() -> None:
     remote_config.cache_clear()
     remote_config()
     assert (list(root.handlers), root.level) == before
+
+
+async def test_the_template_of_the_page_does_what_the_page_says(flags: Flags) -> None:
+    """It is what a team begins with."""
+    page = (ROOT / "docs" / "howto" / "cohorts.md").read_text()
+    flags.write(page.split("```json")[1].split("```")[0])
+    assert await flags.cohort(tier="staff") == SQL
+    shadow = Cohort(read_mode=ReadMode.SHADOW, is_dual_write_on=True)
+    cohorts = [await flags.cohort(f"u{n}") for n in range(200)]
+    assert {str(cohort) for cohort in cohorts} == {str(shadow), str(firestore_only())}
+    assert 5 < cohorts.count(shadow) < 40
