@@ -7,6 +7,7 @@ What it cannot tell is told here, of all that may fit: exact, and slower.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from storemirror.clock import us_from_rfc3339
@@ -17,7 +18,7 @@ from storemirror.source.port import Document, DocumentPage, DocumentQuery
 from storemirror.source.queries import (
     Rank,
     collection_segments,
-    matches,
+    predicate_of,
     rank_of,
     refuse_place,
     refuse_unordered,
@@ -54,12 +55,12 @@ class EmbeddedQueries:
         narrowing = narrowed(query)
         if narrowing.is_whole and narrowing.is_ordered:
             found = await self._found(query, narrowing, **_cut(query))
-            if all(_fits(query, document) for document in found.documents):
+            if len(_fitting(query, found.documents)) == len(found.documents):
                 return DocumentPage(
                     documents=tuple(found.documents), read_time_us=found.read_time_us
                 )
         found = await self._found(query, narrowing)
-        documents = _in_order(query, [d for d in found.documents if _fits(query, d)])
+        documents = _in_order(query, _fitting(query, found.documents))
         return DocumentPage(
             documents=tuple(documents[: query.limit]), read_time_us=found.read_time_us
         )
@@ -69,7 +70,7 @@ class EmbeddedQueries:
         refuse_place(query)
         narrowing = narrowed(query)
         found = await self._found(query, narrowing)
-        return min(sum(_fits(query, document) for document in found.documents), query.limit)
+        return min(len(_fitting(query, found.documents)), query.limit)
 
     async def _found(
         self,
@@ -119,13 +120,17 @@ def _cut(query: DocumentQuery) -> dict[str, Any]:
     }
 
 
-def _fits(query: DocumentQuery, document: Document) -> bool:
-    """Tell whether a document is one of the query's, wherever its page begins and ends."""
-    if document.path.rpartition("/")[0] != query.collection:
-        return False
-    if query.order_by is not None and value_at(document.fields, query.order_by) is None:
-        return False
-    return all(matches(condition, document.fields) for condition in query.conditions)
+def _fitting(query: DocumentQuery, documents: Iterable[Document]) -> list[Document]:
+    """Give those that are the query's, wherever its page begins and ends."""
+    predicates = [predicate_of(condition) for condition in query.conditions]
+    collection, order_by = query.collection, query.order_by
+    return [
+        document
+        for document in documents
+        if document.path.rpartition("/")[0] == collection
+        and (order_by is None or value_at(document.fields, order_by) is not None)
+        and all(holds(document.fields) for holds in predicates)
+    ]
 
 
 def _in_order(query: DocumentQuery, documents: list[Document]) -> list[Document]:
@@ -145,5 +150,5 @@ def _place_of(query: DocumentQuery, document: Document) -> tuple[Rank, str]:
     if query.order_by is None:
         return (), document_id
     value = value_at(document.fields, query.order_by)
-    assert value is not None  # `_fits` has seen to that
+    assert value is not None  # `_fitting` has seen to that
     return rank_of(value), document_id

@@ -1,8 +1,9 @@
 """
 What the embedded store writes down beside a document, so that queries need not read them all.
 
-Terms: one number for each element of an array that is a text, and for each field whose text may
-be an id or a word.  Times: every field that is a time.  A query that asks for a term or a range of
+Terms: one number for each element of an array that is a text, for each field whose text may be an
+id or a word, and for each field in a map, since maps may have ids for names.  Times: every field
+that is a time.  A query that asks for a term or a range of
 times is answered by the database; what it then finds is compared in full, for two texts may share
 a number.  Pure: no I/O, no vendor library.
 """
@@ -24,6 +25,10 @@ from storemirror.source.port import Comparison, Condition, DocumentQuery
 _WORD_MAX_LENGTH: Final = 128
 #: Between the parts of what a number is made of, and the names of a field in a map.
 _SEPARATOR: Final = "\x1f"
+#: What a term says of a field.
+_IS_EQUAL: Final = "=="
+_CONTAINS: Final = "array-contains"
+_IS_THERE: Final = "is there"
 _MIN_US: Final = -(2**63)
 _MAX_US: Final = 2**63 - 1
 
@@ -73,6 +78,9 @@ def index_of(path: str, fields: Fields) -> Index:
 def narrowed(query: DocumentQuery) -> Narrowing:
     """Tell what of a query the database can answer by what is written down."""
     terms: list[int] = []
+    if query.order_by is not None and len(query.order_by) > 1:
+        # Documents without the field are left out.
+        terms.append(_term(query.collection, _IS_THERE, query.order_by, ""))
     is_whole = True
     time_field: tuple[str, ...] | None = None
     low_us, high_us = _MIN_US, _MAX_US
@@ -115,8 +123,10 @@ def _gather(
     content: Any
     for name, value in fields.items():
         for kind, content in value.items():
+            if outer:
+                terms.add(_term(collection, _IS_THERE, (*outer, name), ""))
             if kind == "stringValue" and _is_word(content):
-                terms.add(_term(collection, Comparison.EQUAL, (*outer, name), content))
+                terms.add(_term(collection, _IS_EQUAL, (*outer, name), content))
             elif kind == "timestampValue":
                 time_field = _time_field((*outer, name))
                 if time_field is not None:
@@ -124,8 +134,7 @@ def _gather(
             elif kind == "arrayValue":
                 field = (*outer, name)
                 texts = [v["stringValue"] for v in content["values"] if "stringValue" in v]
-                contains = Comparison.ARRAY_CONTAINS
-                terms.update([_term(collection, contains, field, text) for text in texts])
+                terms.update([_term(collection, _CONTAINS, field, text) for text in texts])
             elif kind == "mapValue":
                 _gather(collection, (*outer, name), content["fields"], terms, times)
 
@@ -134,9 +143,9 @@ def _is_word(text: str) -> bool:
     return len(text) <= _WORD_MAX_LENGTH and " " not in text
 
 
-def _term(collection: str, comparison: Comparison, field: tuple[str, ...], text: str) -> int:
+def _term(collection: str, kind: str, field: tuple[str, ...], text: str) -> int:
     """Give the number that stands for a text in a field of a collection's documents."""
-    whole = _SEPARATOR.join((collection, comparison.value, *field, text))
+    whole = _SEPARATOR.join((collection, kind, *field, text))
     digest = hashlib.blake2b(whole.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
@@ -151,7 +160,8 @@ def _term_of(collection: str, condition: Condition) -> int | None:
     )
     if not is_indexed:
         return None
-    return _term(collection, condition.comparison, condition.field, text)
+    kind = _CONTAINS if condition.comparison is Comparison.ARRAY_CONTAINS else _IS_EQUAL
+    return _term(collection, kind, condition.field, text)
 
 
 def _bounds_of(condition: Condition) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import base64
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from storemirror.clock import us_from_rfc3339
@@ -37,12 +38,6 @@ _TYPES: Final[Mapping[str, int]] = {
 }
 #: Stands before every number, and is found by no range.
 _NAN: Final[Rank] = (2, 0)
-_RANGES: Final[Mapping[Comparison, Callable[[Rank, Rank], bool]]] = {
-    Comparison.LESS: operator.lt,
-    Comparison.LESS_OR_EQUAL: operator.le,
-    Comparison.GREATER: operator.gt,
-    Comparison.GREATER_OR_EQUAL: operator.ge,
-}
 
 
 def collection_segments(query: DocumentQuery) -> list[str]:
@@ -109,28 +104,26 @@ def value_at(fields: Fields, field: Sequence[str]) -> Value | None:
     return here.get(last)
 
 
-def matches(condition: Condition, fields: Fields) -> bool:
+def predicate_of(condition: Condition) -> Callable[[Fields], bool]:
     """
-    Tell whether a condition holds for a document.
+    Give what tells whether a condition holds for a document.
 
     >>> from storemirror.event.value import encode_fields, encode_value
-    >>> older = Condition(field=("n",), comparison=Comparison.LESS, value=encode_value(3))
-    >>> [matches(older, encode_fields({"n": n})) for n in (2, 2.5, 3, "2")]
+    >>> is_less = predicate_of(
+    ...     Condition(field=("n",), comparison=Comparison.LESS, value=encode_value(3))
+    ... )
+    >>> [is_less(encode_fields({"n": n})) for n in (2, 2.5, 3, "2")]
     [True, True, False, False]
     """
-    value = value_at(fields, condition.field)
-    if value is None:
-        return False
     wanted = rank_of(condition.value)
-    if condition.comparison is Comparison.ARRAY_CONTAINS:
-        return any(rank_of(item) == wanted for item in _items(value))
-    rank = rank_of(value)
-    if condition.comparison is Comparison.EQUAL:
-        return rank == wanted
-    if condition.comparison is Comparison.NOT_EQUAL:
-        return rank[0] != _NULL and rank != wanted
-    is_comparable = rank[0] == wanted[0] and _NAN not in (rank, wanted)
-    return is_comparable and _RANGES[condition.comparison](rank, wanted)
+    compare = partial(_COMPARISONS[condition.comparison], wanted)
+    field = condition.field
+
+    def holds(fields: Fields) -> bool:
+        value = value_at(fields, field)
+        return value is not None and compare(value)
+
+    return holds
 
 
 def rank_of(value: Value) -> Rank:
@@ -149,6 +142,35 @@ def rank_of(value: Value) -> Rank:
     place = _TYPES[kind]
     part = _PARTS.get(kind)
     return (place,) if part is None else (place, *part(content))
+
+
+def _is_equal(wanted: Rank, value: Value) -> bool:
+    return rank_of(value) == wanted
+
+
+def _is_other(wanted: Rank, value: Value) -> bool:
+    return rank_of(value) not in ((_NULL,), wanted)
+
+
+def _contains(wanted: Rank, value: Value) -> bool:
+    return any(rank_of(item) == wanted for item in _items(value))
+
+
+def _is_in_range(is_in: Callable[[Rank, Rank], bool], wanted: Rank, value: Value) -> bool:
+    rank = rank_of(value)
+    is_comparable = rank[0] == wanted[0] and _NAN not in (rank, wanted)
+    return is_comparable and is_in(rank, wanted)
+
+
+_COMPARISONS: Final[Mapping[Comparison, Callable[[Rank, Value], bool]]] = {
+    Comparison.EQUAL: _is_equal,
+    Comparison.NOT_EQUAL: _is_other,
+    Comparison.LESS: partial(_is_in_range, operator.lt),
+    Comparison.LESS_OR_EQUAL: partial(_is_in_range, operator.le),
+    Comparison.GREATER: partial(_is_in_range, operator.gt),
+    Comparison.GREATER_OR_EQUAL: partial(_is_in_range, operator.ge),
+    Comparison.ARRAY_CONTAINS: _contains,
+}
 
 
 def _items(value: Value) -> Sequence[Value]:

@@ -9,8 +9,9 @@ import pytest
 
 from storemirror.clock import SystemClock
 from storemirror.errors import SourceUnavailable
+from storemirror.event.change import Fields
 from storemirror.event.value import encode_fields, encode_value
-from storemirror.source import embedded_terms
+from storemirror.source import embedded_query, embedded_rows, embedded_terms
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import (
     Comparison,
@@ -102,7 +103,11 @@ async def test_texts_that_share_a_number_are_told_apart(
     """A number is a hint: every document is compared with what was asked."""
     monkeypatch.setattr(embedded_terms, "_term", lambda *_: 7)
     writes = [a_chat(f"c{n}", "a" if n in (3, 8) else "b") for n in range(10)]
-    await embedded.commit([*writes, Write(path="other/o1", fields=encode_fields({"who": ["a"]}))])
+    of_others = [
+        Write(path=path, fields=encode_fields({"who": ["a"]}))
+        for path in ("other/o1", "chats/c1/chats/c2")
+    ]
+    await embedded.commit([*writes, *of_others])
     two = DocumentQuery(collection="chats", conditions=OF_A.conditions, limit=2)
     assert await ids(embedded, two) == ["c3", "c8"]
     behind = DocumentQuery(
@@ -110,6 +115,30 @@ async def test_texts_that_share_a_number_are_told_apart(
     )
     assert await ids(embedded, behind) == ["c8"]
     assert await embedded.count_of(OF_A) == 2
+
+
+async def test_a_field_in_a_map_is_found_without_a_look_at_all(
+    embedded: EmbeddedDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Participants may be the names of a map's fields; every inbox asks for them."""
+    texts: list[str] = []
+
+    def decoded(text: str) -> Fields:
+        texts.append(text)
+        return embedded_rows.decoded(text)
+
+    monkeypatch.setattr(embedded_query, "decoded", decoded)
+    await embedded.commit(
+        [
+            Write(path=f"chats/c{n}", fields=encode_fields({"who": {f"u{n}": None, "all": n}}))
+            for n in range(50)
+        ]
+    )
+    query = DocumentQuery(collection="chats", order_by=("who", "u7"), limit=10)
+    assert await ids(embedded, query) == ["c7"]
+    assert len(texts) == 1
+    query = DocumentQuery(collection="chats", order_by=("who", "all"), is_falling=True, limit=2)
+    assert await ids(embedded, query) == ["c49", "c48"]
 
 
 async def test_a_field_whose_name_cannot_be_written_down_is_found(
