@@ -17,6 +17,7 @@ compile --extra embedded --extra firestore --extra gateway --extra servicebus --
     --extra triggers --group dev -o requirements/dev.txt "$@"
 pinned=$(mktemp)
 trap 'rm -f "$pinned"' EXIT
+# A package may have one version for this Python and another for that: its condition stays with it.
 sed -n '/^cloudevents==/d; s/^\([a-z0-9._-]*==[^\\]*\).*/\1/p' requirements/dev.txt >"$pinned"
 compile --extra firestore --extra functions --extra gateway --extra servicebus --constraint "$pinned" --no-annotate \
     -o functions/requirements.txt "$@"

@@ -64,7 +64,7 @@ def conversation_of(declared: DirectMessages, document: Document) -> Conversatio
         title=_text(row, "title"),
         created_us=_required_us(row, "createdAt"),
         participants={
-            str(child["userId"]): _us(child.get("lastReadAt"))
+            str(child[declared.participants.key.name]): _us(child.get("lastReadAt"))
             for child in row.children[declared.participants.name]
         },
     )

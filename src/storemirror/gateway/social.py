@@ -27,7 +27,7 @@ class DirectMessages:
 
     #: Columns `title`, `createdAt`.
     conversation: Entity
-    #: Who takes part: key `userId`, column `lastReadAt`.
+    #: Who takes part: its key, and the column `lastReadAt`.
     participants: ChildTable
     #: Columns `senderId`, `body`, `sentAt`, `editedAt`, `attachments`.
     message: Entity

@@ -112,7 +112,9 @@ async def test_the_master_switch_stops_every_dual_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [SourceUnavailable("no"), ValueError("broken"), Given(None)], ids=repr
+    "given",
+    [SourceUnavailable("no"), ValueError("broken"), Given(None)],
+    ids=["away", "broken", "values missing"],
 )
 async def test_without_a_template_everything_is_firestores(given: Template | Exception) -> None:
     """Missing or broken; said once, not for every call."""
