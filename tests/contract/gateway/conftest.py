@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -12,7 +13,8 @@ from storemirror.model.load import load_model
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.firestore import FirestoreAddress, open_firestore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
-from tests.contract.gateway.sides import DocumentSide, Side
+from tests.contract.gateway.sides import DocumentSide, Side, SqlSide
+from tests.support.servers import sqlserver_dsn
 
 
 @pytest.fixture
@@ -45,8 +47,39 @@ async def firestore_side(
     await store.aclose()
 
 
+@pytest.fixture
+async def postgres_side(
+    new_database: Callable[[], Awaitable[str]], model: Model
+) -> AsyncIterator[Side]:
+    """The mirror in PostgreSQL."""
+    from tests.contract.sql.postgres import PostgresServer  # noqa: PLC0415 - as below
+
+    async with contextlib.AsyncExitStack() as until_end:
+        yield SqlSide(await PostgresServer(new_database, until_end).installed(model))
+
+
+@pytest.fixture
+async def sqlserver_side(model: Model) -> AsyncIterator[Side]:
+    """The mirror in SQL Server."""
+    dsn = sqlserver_dsn()
+    # The driver is an extra, and loaded only where a server is.
+    from tests.contract.sql.sqlserver_server import (  # noqa: PLC0415
+        SqlServerServer,
+        working_dsn,
+    )
+
+    async with contextlib.AsyncExitStack() as until_end:
+        server = SqlServerServer(await working_dsn(dsn), until_end)
+        yield SqlSide(await server.installed(model))
+
+
 @pytest.fixture(
-    params=[pytest.param("embedded_side", marks=pytest.mark.postgres), "firestore_side"]
+    params=[
+        pytest.param("embedded_side", marks=pytest.mark.postgres),
+        "firestore_side",
+        pytest.param("postgres_side", marks=pytest.mark.postgres),
+        pytest.param("sqlserver_side", marks=pytest.mark.sqlserver),
+    ]
 )
 def side(request: pytest.FixtureRequest) -> Side:
     """Each source in turn."""

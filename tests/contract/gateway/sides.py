@@ -8,15 +8,27 @@ Nothing in the suite's tests knows which source answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-from storemirror.event.change import version_of
+from storemirror.apply.decode import EventDecoder
+from storemirror.clock import SystemClock
+from storemirror.errors import PoisonEventError
+from storemirror.event.change import Change, Origin, version_of
+from storemirror.event.digest import digest_of
+from storemirror.event.envelope import source_of
 from storemirror.event.value import encode_fields
 from storemirror.gateway.document_reader import DocumentFollowReader, DocumentMessagesReader
 from storemirror.gateway.port import FollowReader, MessagesReader
 from storemirror.gateway.social import DirectMessages, FollowGraph
+from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
 from storemirror.model.entity import Model
 from storemirror.source.port import DocumentStore, Write
+from storemirror.source.triggers import message_of
+from storemirror.sql.port import RowEvent
+from tests.contract.sql.side_door import Installed
+from tests.support.mirrors import PROJECT, STORE
+
+SOURCE: Final = source_of(PROJECT, STORE)
 
 
 class Side(Protocol):
@@ -75,3 +87,42 @@ async def write_all(side: Side, documents: Mapping[str, Mapping[str, object]]) -
 async def delete(side: Side, path: str) -> None:
     """Delete one document."""
     await side.commit(Write(path=path, fields=None))
+
+
+class SqlSide:
+    """See `Side`.  The mirror's rows, as the writer makes them of the documents."""
+
+    knows_its_time = False
+
+    def __init__(self, installed: Installed) -> None:
+        self.messages: MessagesReader = SqlMessagesReader(installed.reads)
+        self.follow: FollowReader = SqlFollowReader(installed.reads)
+        self._mirror = installed.mirror
+        self._decoder = EventDecoder(
+            model=installed.model, limits=installed.mirror.limits, source=SOURCE
+        )
+        self._model = installed.model
+        self._committed_us = 0
+
+    async def commit(self, *writes: Write) -> int:
+        # Two writes of one moment would be one version.
+        self._committed_us = max(SystemClock().now_us(), self._committed_us + 1)
+        events = [self._event(write) for write in writes]
+        await self._mirror.apply([event for event in events if event is not None])
+        return self._committed_us
+
+    def _event(self, write: Write) -> RowEvent | None:
+        """Give the event of a write; None: it is of no entity, or does not fit."""
+        change = Change(
+            path=write.path,
+            version=version_of(self._committed_us, is_deleted=write.fields is None),
+            origin=Origin.TRIGGER,
+            observed_at_us=self._committed_us,
+            fields=write.fields,
+            digest=digest_of(write.fields),
+        )
+        try:
+            entity, _ = self._model.match(write.path)
+            return self._decoder.decode(message_of(change, entity.name, SOURCE))
+        except PoisonEventError:
+            return None
