@@ -19,12 +19,16 @@ from statistics import median
 from typing import Final
 
 from bench.databases import BenchMirror
-from bench.gateway_workload import Ask, SocialWorkload, load_into_sql
+from bench.gateway_workload import Ask, SocialWorkload, load_into_sql, load_into_store
 from bench.machine import Usage, usage
 from bench.verify import ResultsWrong
 from storemirror.clock import Clock
+from storemirror.gateway.document_reader import DocumentFollowReader, DocumentMessagesReader
+from storemirror.gateway.port import FollowReader, MessagesReader
+from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
-from storemirror.sql.postgres.connection import Database
+from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.sql.postgres.connection import DOCUMENTS, Database
 from storemirror.sql.postgres.reads import PostgresReads, reading_database
 
 PAGE: Final = 20
@@ -53,6 +57,8 @@ class GatewayWorld:
     clock: Clock
     #: Of the server, for its processor time.
     postgres_pid: int
+    #: An empty database for the embedded document store.
+    documents_dsn: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,27 +252,50 @@ def sql_readers(rate_per_s: float) -> GatewayContestant:
     async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
         async with _reading(world) as database:
             reads = PostgresReads(database, world.mirror.rendering)
-            messages, follow = SqlMessagesReader(reads), SqlFollowReader(reads)
-
-            async def answer(call: Call, ask: Ask) -> int:
-                if call is Call.LIST_CONVERSATIONS:
-                    inbox = await messages.conversations(ask.user, older_than=None, limit=PAGE)
-                    return len(inbox.items)
-                if call is Call.LIST_MESSAGES:
-                    talk = await messages.messages(ask.user, ask.conversation, limit=PAGE)
-                    return 0 if talk is None else len(talk.items)
-                found = await follow.relationship(ask.user, ask.target)
-                return sum(
-                    edge.exists
-                    for edge in (
-                        *(found.outgoing, found.incoming),
-                        *(found.outgoing_block, found.incoming_block),
-                    )
-                )
-
-            yield answer
+            yield _answer_of(SqlMessagesReader(reads), SqlFollowReader(reads))
 
     return GatewayContestant(name="sql_reader", opened=opened, rate_per_s=rate_per_s)
+
+
+def document_readers(rate_per_s: float) -> GatewayContestant:
+    """Give the readers of documents, over the embedded store: reads that Firestore would serve."""
+
+    @contextlib.asynccontextmanager
+    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
+        database = Database(world.documents_dsn, DOCUMENTS, max_size=8)
+        await database.open()
+        try:
+            store = EmbeddedDocumentStore(database)
+            await store.prepare()
+            await load_into_store(world.workload, store)
+            async with database.connection() as conn:
+                await conn.execute("VACUUM (ANALYZE)")
+            model = world.mirror.model
+            yield _answer_of(
+                DocumentMessagesReader(store, DirectMessages.of(model)),
+                DocumentFollowReader(store, FollowGraph.of(model)),
+            )
+        finally:
+            await database.aclose()
+
+    return GatewayContestant(name="document_reader", opened=opened, rate_per_s=rate_per_s)
+
+
+def _answer_of(messages: MessagesReader, follow: FollowReader) -> Answer:
+    """Ask the readers of a source."""
+
+    async def answer(call: Call, ask: Ask) -> int:
+        if call is Call.LIST_CONVERSATIONS:
+            inbox = await messages.conversations(ask.user, older_than=None, limit=PAGE)
+            return len(inbox.items)
+        if call is Call.LIST_MESSAGES:
+            talk = await messages.messages(ask.user, ask.conversation, limit=PAGE)
+            return 0 if talk is None else len(talk.items)
+        found = await follow.relationship(ask.user, ask.target)
+        sides = (found.outgoing, found.incoming, found.outgoing_block, found.incoming_block)
+        return sum(side.exists for side in sides)
+
+    return answer
 
 
 @contextlib.asynccontextmanager

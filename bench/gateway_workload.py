@@ -19,6 +19,7 @@ from storemirror.event.digest import digest_of
 from storemirror.event.value import encode_fields
 from storemirror.model.entity import Model
 from storemirror.model.mapping import map_document
+from storemirror.source.port import DocumentStore, Write
 from storemirror.sql.port import RowEvent, SqlMirror
 
 #: 2026-01-01: commit times count up from here.
@@ -29,6 +30,8 @@ _GROUP_SHARE: Final = 0.1
 #: Of the participants, how many have read something.
 _READ_SHARE: Final = 0.8
 _BATCH: Final = 2_000
+#: Most writes of a commit.
+_COMMIT: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,16 @@ async def load_into_sql(workload: SocialWorkload, mirror: SqlMirror, model: Mode
     events = _events(workload, mirror, model)
     while batch := list(itertools.islice(events, _BATCH)):
         await mirror.apply(batch)
+
+
+async def load_into_store(workload: SocialWorkload, store: DocumentStore) -> None:
+    """Write every document, as an app does."""
+    writes = (
+        Write(path=path, fields=encode_fields(document))
+        for path, document in workload.documents.items()
+    )
+    while batch := list(itertools.islice(writes, _COMMIT)):
+        await store.commit(batch)
 
 
 def _events(workload: SocialWorkload, mirror: SqlMirror, model: Model) -> Iterator[RowEvent]:

@@ -45,6 +45,8 @@ class BenchOptions:
     #: How long each of its calls is asked, flat out and again at the rate, in each round.
     gateway_s: float = 5.0
     gateway_rate_per_s: float = 300.0
+    #: Of the contestant that reads documents: an inbox is some sixty reads of the store.
+    document_rate_per_s: float = 2.0
     gateway_client_count: int = 8
     is_durable: bool = True
     seed: int = 1

@@ -13,6 +13,7 @@ from bench.gateway import (
     GatewayWorld,
     Pace,
     bare_queries,
+    document_readers,
     measure_gateway,
     sql_readers,
 )
@@ -188,8 +189,15 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
             workload=make_social_workload(shape),
             clock=SystemClock(),
             postgres_pid=server.process_id,
+            documents_dsn=server.server.dsn(await server.create_database()),
         )
-        found = await measure_gateway(world, [bare_queries(rate), sql_readers(rate)], pace)
+        contestants = [
+            bare_queries(rate),
+            sql_readers(rate),
+            document_readers(options.document_rate_per_s),
+        ]
+        found = await measure_gateway(world, contestants, pace)
+    rates = {contestant.name: contestant.rate_per_s for contestant in contestants}
     for (name, call), figures in found.items():
         key = f"gateway.{name}.{call}"
         own_us, postgres_us = figures.own_cpu_us, figures.postgres_cpu_us
@@ -197,7 +205,7 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
         share = figures.per_s / found["bare_query", call].per_s
         report.add(f"{key}.per_s", figures.per_s, f"{cost}; {share:.2f} of bare_query")
         for quantile, latency_ms in figures.latency_ms.items():
-            report.add(f"{key}.{quantile}_ms", latency_ms, f"at {rate:.0f} calls/s")
+            report.add(f"{key}.{quantile}_ms", latency_ms, f"at {rates[name]:.0f} calls/s")
 
 
 _PARTS: Mapping[Part, Callable[[BenchServer, BenchOptions, Report], Awaitable[None]]] = {
