@@ -12,24 +12,17 @@ import asyncio
 import contextlib
 import enum
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
 from bench.databases import BenchMirror
-from bench.gateway_workload import Ask, SocialWorkload, load_into_sql, load_into_store
-from bench.machine import Usage, usage
+from bench.gateway_workload import Ask, SocialWorkload, load_into_sql
+from bench.machine import Usage, family_cpu_s, usage
 from bench.verify import ResultsWrong
 from storemirror.clock import Clock
-from storemirror.gateway.document_reader import DocumentFollowReader, DocumentMessagesReader
-from storemirror.gateway.port import FollowReader, MessagesReader
-from storemirror.gateway.social import DirectMessages, FollowGraph
-from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
-from storemirror.source.embedded import EmbeddedDocumentStore
-from storemirror.sql.postgres.connection import DOCUMENTS, Database
-from storemirror.sql.postgres.reads import PostgresReads, reading_database
 
 PAGE: Final = 20
 #: Answers that are compared with the workload before anything is measured.
@@ -57,8 +50,18 @@ class GatewayWorld:
     clock: Clock
     #: Of the server, for its processor time.
     postgres_pid: int
-    #: An empty database for the embedded document store.
+    #: Empty databases for the embedded document store, and for the bus.
     documents_dsn: str
+    bus_dsn: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A contestant that is ready."""
+
+    answer: Answer
+    #: The process that answers, for its processor time; None: the benchmark's own.
+    process_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class GatewayContestant:
 
     name: str
     #: Opens what it needs, and lends what answers.
-    opened: Callable[[GatewayWorld], AbstractAsyncContextManager[Answer]]
+    opened: Callable[[GatewayWorld], AbstractAsyncContextManager[Opened]]
     #: Calls a second when they are paced.
     rate_per_s: float
 
@@ -77,7 +80,7 @@ class CallFigures:
     """One contestant and call: medians of the rounds."""
 
     per_s: float
-    #: Processor time a call, flat out: of the benchmark's process, and of PostgreSQL.
+    #: Processor time a call, flat out: of the process that answers, and of PostgreSQL.
     own_cpu_us: float
     postgres_cpu_us: float
     #: "p50", "p95", "p99" at the rate.
@@ -116,11 +119,11 @@ async def measure_gateway(
         await conn.execute("VACUUM (ANALYZE)")
     rounds: dict[tuple[str, Call], list[_Round]] = {}
     async with contextlib.AsyncExitStack() as stack:
-        answers = {c.name: await stack.enter_async_context(c.opened(world)) for c in contestants}
-        for name, answer in answers.items():
-            await _verify(name, answer, world.workload)
+        ready = {c.name: await stack.enter_async_context(c.opened(world)) for c in contestants}
+        for name, opened in ready.items():
+            await _verify(name, opened.answer, world.workload)
         for number, call, one in itertools.product(range(pace.round_count), Call, contestants):
-            asked = _Asked(answers[one.name], call, world.workload.asks(1_000, seed=number))
+            asked = _Asked(ready[one.name], call, world.workload.asks(1_000, seed=number))
             rounds.setdefault((one.name, call), []).append(await _round(world, asked, one, pace))
     return {which: _figures(found) for which, found in rounds.items()}
 
@@ -129,21 +132,27 @@ async def measure_gateway(
 class _Asked:
     """Who is asked what."""
 
-    answer: Answer
+    opened: Opened
     call: Call
     asks: Sequence[Ask]
 
     def again(self) -> Iterator[Awaitable[int]]:
         """Ask without an end; nothing is asked before it is awaited."""
-        return (self.answer(self.call, ask) for ask in itertools.cycle(self.asks))
+        return (self.opened.answer(self.call, ask) for ask in itertools.cycle(self.asks))
+
+    def usage(self, world: GatewayWorld) -> Usage:
+        """Read the clock and the processor time used."""
+        now = usage(world.clock, world.postgres_pid)
+        pid = self.opened.process_id
+        return now if pid is None else replace(now, own_cpu_s=family_cpu_s(pid))
 
 
 async def _round(
     world: GatewayWorld, asked: _Asked, contestant: GatewayContestant, pace: Pace
 ) -> _Round:
-    begun = usage(world.clock, world.postgres_pid)
+    begun = asked.usage(world)
     answered_count = await _flat_out(asked, world.clock, pace)
-    used = usage(world.clock, world.postgres_pid).since(begun)
+    used = asked.usage(world).since(begun)
     latencies_ms = await _paced(asked, world.clock, contestant.rate_per_s, pace)
     return _Round(answered_count, used, latencies_ms)
 
@@ -218,91 +227,3 @@ async def _verify(name: str, answer: Answer, workload: SocialWorkload) -> None:
             found = await answer(call, ask)
             if found != count:
                 raise ResultsWrong(f"{name}: {call} of {ask} has {found} items, {count} are there")
-
-
-def bare_queries(rate_per_s: float) -> GatewayContestant:
-    """Give the statements alone: their rows are fetched, and nothing is made of them."""
-
-    @contextlib.asynccontextmanager
-    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
-        async with _reading(world) as database:
-            statements = PostgresReads(database, world.mirror.rendering).statements
-
-            async def answer(call: Call, ask: Ask) -> int:
-                names: dict[str, object] = {"viewer": ask.user, "count": PAGE + 1}
-                if call is Call.LIST_CONVERSATIONS:
-                    rows = await database.fetch_prepared(statements.inbox[0], names)
-                elif call is Call.LIST_MESSAGES:
-                    names["conversation"] = ask.conversation
-                    rows = await database.fetch_prepared(statements.messages[None], names)
-                else:
-                    names = {"viewer": ask.user, "target": ask.target}
-                    rows = await database.fetch_prepared(statements.relationship, names)
-                return min(PAGE, len(rows))
-
-            yield answer
-
-    return GatewayContestant(name="bare_query", opened=opened, rate_per_s=rate_per_s)
-
-
-def sql_readers(rate_per_s: float) -> GatewayContestant:
-    """Give the gateway's readers without protocol, rights and server."""
-
-    @contextlib.asynccontextmanager
-    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
-        async with _reading(world) as database:
-            reads = PostgresReads(database, world.mirror.rendering)
-            yield _answer_of(SqlMessagesReader(reads), SqlFollowReader(reads))
-
-    return GatewayContestant(name="sql_reader", opened=opened, rate_per_s=rate_per_s)
-
-
-def document_readers(rate_per_s: float) -> GatewayContestant:
-    """Give the readers of documents, over the embedded store: reads that Firestore would serve."""
-
-    @contextlib.asynccontextmanager
-    async def opened(world: GatewayWorld) -> AsyncIterator[Answer]:
-        database = Database(world.documents_dsn, DOCUMENTS, max_size=8)
-        await database.open()
-        try:
-            store = EmbeddedDocumentStore(database)
-            await store.prepare()
-            await load_into_store(world.workload, store)
-            async with database.connection() as conn:
-                await conn.execute("VACUUM (ANALYZE)")
-            model = world.mirror.model
-            yield _answer_of(
-                DocumentMessagesReader(store, DirectMessages.of(model)),
-                DocumentFollowReader(store, FollowGraph.of(model)),
-            )
-        finally:
-            await database.aclose()
-
-    return GatewayContestant(name="document_reader", opened=opened, rate_per_s=rate_per_s)
-
-
-def _answer_of(messages: MessagesReader, follow: FollowReader) -> Answer:
-    """Ask the readers of a source."""
-
-    async def answer(call: Call, ask: Ask) -> int:
-        if call is Call.LIST_CONVERSATIONS:
-            inbox = await messages.conversations(ask.user, older_than=None, limit=PAGE)
-            return len(inbox.items)
-        if call is Call.LIST_MESSAGES:
-            talk = await messages.messages(ask.user, ask.conversation, limit=PAGE)
-            return 0 if talk is None else len(talk.items)
-        found = await follow.relationship(ask.user, ask.target)
-        sides = (found.outgoing, found.incoming, found.outgoing_block, found.incoming_block)
-        return sum(side.exists for side in sides)
-
-    return answer
-
-
-@contextlib.asynccontextmanager
-async def _reading(world: GatewayWorld) -> AsyncIterator[Database]:
-    database = reading_database(world.mirror.dsn)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.aclose()

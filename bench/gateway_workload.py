@@ -71,10 +71,8 @@ class SocialWorkload:
         """Draw what is asked for."""
         draw = random.Random(seed)  # noqa: S311 - a workload, no secret
         users = sorted(self.conversations)
-        return [
-            Ask(user, draw.choice(self.conversations[user]), draw.choice(users))
-            for user in draw.choices(users, k=count)
-        ]
+        pairs = (draw.sample(users, 2) for _ in range(count))
+        return [Ask(user, draw.choice(self.conversations[user]), target) for user, target in pairs]
 
 
 def make_social_workload(shape: SocialShape) -> SocialWorkload:

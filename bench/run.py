@@ -9,14 +9,9 @@ from pathlib import Path
 from bench.apply import bare_upsert, measure, row_at_a_time, same_sql, writer
 from bench.backfill import measure_backfill
 from bench.databases import BenchServer, bench_server, embedded_server
-from bench.gateway import (
-    GatewayWorld,
-    Pace,
-    bare_queries,
-    document_readers,
-    measure_gateway,
-    sql_readers,
-)
+from bench.gateway import GatewayWorld, Pace, measure_gateway
+from bench.gateway_readers import bare_queries, document_readers, sql_readers
+from bench.gateway_server import gateway
 from bench.gateway_workload import SocialShape, make_social_workload
 from bench.machine import machine_facts
 from bench.memory import measure_memory
@@ -190,8 +185,10 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
             clock=SystemClock(),
             postgres_pid=server.process_id,
             documents_dsn=server.server.dsn(await server.create_database()),
+            bus_dsn=server.server.dsn(await server.create_database()),
         )
         contestants = [
+            gateway(rate),
             bare_queries(rate),
             sql_readers(rate),
             document_readers(options.document_rate_per_s),

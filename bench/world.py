@@ -185,21 +185,22 @@ async def _relay(world: World) -> AsyncIterator[None]:
 
 
 def _environment(server: BenchServer, names: Mapping[str, str], folder: Path) -> Mapping[str, str]:
-    """Give the settings, as variables; a user's own settings file is not the benchmark's."""
+    return settings_in(
+        folder,
+        STOREMIRROR_DOCUMENTS_DSN=server.server.dsn(names["documents"]),
+        STOREMIRROR_BUS_DSN=server.server.dsn(names["bus"]),
+        STOREMIRROR_SQL_DSN=server.server.dsn(names["sql"]),
+        USE_SQL_DM_WRITE_MIRROR="true",
+    )
+
+
+def settings_in(folder: Path, **variables: str) -> Mapping[str, str]:
+    """Give settings, as an environment; a user's own settings are not the benchmark's."""
     config = folder / "storemirror.toml"
     config.write_text(f'[firestore]\nproject = "{PROJECT}"\n')
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_"))
-    }
-    return inherited | {
-        "STOREMIRROR_CONFIG": str(config),
-        "STOREMIRROR_DOCUMENTS_DSN": server.server.dsn(names["documents"]),
-        "STOREMIRROR_BUS_DSN": server.server.dsn(names["bus"]),
-        "STOREMIRROR_SQL_DSN": server.server.dsn(names["sql"]),
-        "USE_SQL_DM_WRITE_MIRROR": "true",
-    }
+    foreign = ("FIRESTORE_", "FIREBASE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_")
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith(foreign)}
+    return {**inherited, "STOREMIRROR_CONFIG": str(config), **variables}
 
 
 async def _started(environment: Mapping[str, str], folder: Path, number: int) -> WriterChild:

@@ -1,0 +1,151 @@
+"""
+The gateway itself as a contestant: `storemirror gateway` in a process of its own, called over HTTP.
+
+Every call has the ID token of a user, signed as Firebase signs them, and comes over a connection
+that is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from bench.gateway import PAGE, Answer, Call, GatewayContestant, GatewayWorld, Opened
+from bench.gateway_workload import Ask
+from bench.verify import ResultsWrong
+from bench.workload import PROJECT
+from bench.world import settings_in
+from storemirror.config import load_settings
+from storemirror.gateway.auth import USER_ISSUER
+from storemirror.wiring import Parts
+from tests.integration.gateway.issuers import JwkIssuer, user_claims
+from tests.integration.receiver.issuer import running_issuer
+
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 60.0
+_NAMES: Final[Mapping[Call, str]] = {
+    Call.LIST_CONVERSATIONS: "sqlGatewayDmListConversations",
+    Call.LIST_MESSAGES: "sqlGatewayDmListMessages",
+    Call.GET_RELATIONSHIP: "sqlGatewayFollowGetRelationship",
+}
+_SIDES: Final = ("outgoing", "incoming", "outgoingBlock", "incomingBlock")
+
+
+def gateway(rate_per_s: float) -> GatewayContestant:
+    """Give one gateway process, whose reads SQL serves."""
+
+    @contextlib.asynccontextmanager
+    async def opened(world: GatewayWorld) -> AsyncIterator[Opened]:
+        async with (
+            running_issuer(JwkIssuer()) as issuer,
+            _running(world, issuer.url) as (port, process_id),
+            aiohttp.ClientSession(
+                f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
+            ) as client,
+        ):
+            answer = _answer_over(client, _tokens(world, issuer))
+            yield Opened(answer=answer, process_id=process_id)
+
+    return GatewayContestant(name="gateway", opened=opened, rate_per_s=rate_per_s)
+
+
+def _tokens(world: GatewayWorld, issuer: JwkIssuer) -> Mapping[str, str]:
+    """Sign in every user."""
+    return {
+        user: issuer.signer.sign(user_claims(user, iss=f"{USER_ISSUER}{PROJECT}", aud=PROJECT))
+        for user in world.workload.conversations
+    }
+
+
+def _answer_over(client: aiohttp.ClientSession, tokens: Mapping[str, str]) -> Answer:
+    """Call as Firebase's SDK does, and count what comes back."""
+    encoder, decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
+
+    async def answer(call: Call, ask: Ask) -> int:
+        headers = {
+            "authorization": f"Bearer {tokens[ask.user]}",
+            "content-type": "application/json",
+        }
+        body = encoder.encode({"data": _asked(call, ask)})
+        async with client.post(f"/{_NAMES[call]}", data=body, headers=headers) as response:
+            told: dict[str, Any] = decoder.decode(await response.read())
+        result = told.get("result", {"source": told})
+        if result["source"] != "sql":
+            raise ResultsWrong(f"{call} of {ask} was not answered by SQL: {result['source']}")
+        if call is Call.GET_RELATIONSHIP:
+            return sum(result[side] for side in _SIDES)
+        return len(result["items"])
+
+    return answer
+
+
+def _asked(call: Call, ask: Ask) -> Mapping[str, object]:
+    if call is Call.LIST_CONVERSATIONS:
+        return {"pageSize": PAGE}
+    if call is Call.LIST_MESSAGES:
+        return {"conversationId": ask.conversation, "pageSize": PAGE}
+    return {"target": ask.target}
+
+
+@contextlib.asynccontextmanager
+async def _running(world: GatewayWorld, keys_url: str) -> AsyncIterator[tuple[int, int]]:
+    """Start the gateway; gives its port and its process id."""
+    with tempfile.TemporaryDirectory(prefix="storemirror-bench-") as folder:
+        environment = settings_in(
+            Path(folder),
+            STOREMIRROR_DOCUMENTS_DSN=world.documents_dsn,
+            STOREMIRROR_BUS_DSN=world.bus_dsn,
+            STOREMIRROR_SQL_DSN=world.mirror.dsn,
+            STOREMIRROR_GATEWAY_PORT="0",
+            STOREMIRROR_GATEWAY_AUTH_KEYS_URL=keys_url,
+            STOREMIRROR_GATEWAY_READ_MODE="sql",
+            # What is too much for the machine is to be seen as latency.
+            STOREMIRROR_GATEWAY_SQL_TIMEOUT_S="50",
+            STOREMIRROR_GATEWAY_READ_DEADLINE_S="60",
+            STOREMIRROR_GATEWAY_CALLS_PER_MINUTE="1000000",
+            STOREMIRROR_GATEWAY_CALLS_MAX_COUNT="10000",
+        )
+        async with Parts(load_settings(None, environment)) as parts:
+            await parts.embedded_store()
+            await (await parts.bus_admin()).provision(parts.topic())
+        with (Path(folder) / "gateway.log").open("wb") as words:
+            process = await asyncio.create_subprocess_exec(
+                str(Path(sys.executable).with_name("storemirror")),
+                "gateway",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=words,
+                env=dict(environment),
+            )
+        try:
+            yield await _port_of(process, Path(folder) / "gateway.log"), process.pid
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _port_of(process: asyncio.subprocess.Process, log: Path) -> int:
+    """Wait until it listens."""
+    assert process.stdout is not None
+    async with asyncio.timeout(_START_TIMEOUT_S):
+        line = (await process.stdout.readline()).decode()
+    if "listening on" not in line:
+        raise ResultsWrong(f"the gateway did not start: {line}{_last_words(log)}")
+    return int(line.rpartition(":")[2])
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace").strip()[-2_000:]
