@@ -2,7 +2,8 @@
 Documents as what callables answer: the same, value for value, as from the mirror's rows.
 
 So they go through the writer's own mapping.  A document that does not fit its declaration is left
-out: the mirror has not got it either, for its event is a dead letter.  Pure.
+out: its event is a dead letter, and the mirror has not got it either; of one that did fit before,
+it has the earlier contents until the dead letter is seen to.  Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from storemirror.clock import us_from_rfc3339
 from storemirror.errors import KeyRefused, MappingFailed
 from storemirror.event.change import version_of
+from storemirror.gateway.plain_json import same_everywhere
 from storemirror.gateway.port import MessageItem, Participant
 from storemirror.gateway.social import LOSSLESS, DirectMessages
 from storemirror.model.entity import Entity
@@ -83,7 +85,9 @@ def message_of(declared: DirectMessages, document: Document) -> Message | None:
         body=_text(row, "body"),
         sent_us=_required_us(row, "sentAt"),
         edited_us=_us(row.columns.get("editedAt")),
-        attachments=None if attachments is None else _DECODER.decode(str(attachments)),
+        attachments=None
+        if attachments is None
+        else same_everywhere(_DECODER.decode(str(attachments))),
     )
     shown = None if declared.preview is None else _text(row, declared.preview.source)
     if shown is not None and declared.preview is not None:

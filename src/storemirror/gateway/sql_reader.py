@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storemirror.gateway.plain_json import same_everywhere
 from storemirror.gateway.port import (
     ConversationItem,
     ConversationPage,
@@ -111,7 +112,7 @@ def _message(row: MessageRow) -> MessageItem:
         body=row.body,
         sent_us=row.sent_us,
         edited_us=row.edited_us,
-        attachments=row.attachments,
+        attachments=same_everywhere(row.attachments),
     )
 
 

@@ -62,6 +62,7 @@ ATTACHMENTS = [
     "text",
     2**53 + 1,
     {},
+    {"numbers": [1e300, -1e300, 2.0, 1e22, 5e-324, 1 / 3, -(2**63), 2**63 - 1]},
 ]
 
 
@@ -87,6 +88,19 @@ async def test_a_message_is_told_in_full(side: Side) -> None:
         sent_us=us(10),
         edited_us=us(20),
         attachments=ATTACHMENTS,
+    )
+
+
+async def test_numbers_in_json_are_written_alike(side: Side) -> None:
+    """A client compares texts, and a shadow read digests: 1e16 is not 10000000000000000 there."""
+    await open_conversation(side)
+    path = "conversations/c1/messages/m1"
+    numbers = [1e15, 1e16, -1e17, 9e18, 1e19, 123456789.5, 1e-7, 10**16]
+    await write(side, path, senderId=YOU, sentAt=at(1), attachments=numbers)
+    [item] = (await page_of(side)).items
+    assert repr(item.attachments) == (
+        "[1000000000000000.0, 10000000000000000, -100000000000000000, 9000000000000000000,"
+        " 1e+19, 123456789.5, 1e-07, 10000000000000000]"
     )
 
 
