@@ -11,7 +11,8 @@ from storemirror.errors import CallRefused
 from storemirror.gateway.cursor import cursor_of, position_of, token_of, write_of
 from storemirror.gateway.port import Position, WriteToken
 
-_IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+_IDS = _TEXTS.map(lambda text: f"i{text.replace('/', '')}")
 
 
 @given(st.integers(0, LAST_US), _IDS, st.sampled_from(["older", "newer"]))
@@ -21,7 +22,7 @@ def test_a_cursor_names_the_place_it_was_made_of(time_us: int, name: str, direct
     assert position_of(cursor_of(place, direction=direction)) == (direction, place)
 
 
-@given(_IDS, st.integers(0, 2**63 - 1))
+@given(_TEXTS, st.integers(0, 2**63 - 1))
 def test_a_token_names_the_write_it_was_made_of(path: str, version: int) -> None:
     """Versions have 64 bits, more than a JSON number in JavaScript."""
     write = WriteToken(path=path, version=version)
@@ -53,6 +54,14 @@ def test_cursors_that_decode_to_nonsense_are_refused(text: str) -> None:
     """Each would reach the database, or Python's limits, otherwise."""
     with pytest.raises(CallRefused, match="none that the gateway gave"):
         position_of(text)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a/b/c", "/", ".", "..", "__x__", "x" * 1_501])
+def test_a_place_that_is_no_documents_is_refused(name: str) -> None:
+    """Firestore would refuse the query behind it: a client's doing, answered as the gateway's."""
+    cursor = cursor_of(Position(time_us=1, id=name), direction="older")
+    with pytest.raises(CallRefused, match="none that the gateway gave"):
+        position_of(cursor)
 
 
 @pytest.mark.parametrize(
