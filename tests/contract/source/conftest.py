@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -17,6 +19,7 @@ from storemirror.source.firestore import (
 )
 from storemirror.source.port import DocumentStore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
+from tests.support.faulty_firestore import FaultyFirestore, faulty_firestore
 
 NewDatabase = Callable[[], Awaitable[str]]
 
@@ -63,3 +66,49 @@ def store(request: pytest.FixtureRequest) -> DocumentStore:
 def model() -> Model:
     """The built-in entities."""
     return load_model()
+
+
+class HastyClock(SystemClock):
+    """Waits take no time."""
+
+    async def sleep(self, duration_s: float) -> None:
+        del duration_s
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def faulty(emulator_host: str) -> AsyncIterator[FaultyFirestore]:
+    """A Firestore that fails as it is told."""
+    async with faulty_firestore(emulator_host) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    host: str, project: str, *, retry_within_s: float
+) -> AsyncIterator[FirestoreDocumentStore]:
+    """Lend a store whose waits take no time."""
+    address = FirestoreAddress(project=project, emulator_host=host, retry_within_s=retry_within_s)
+    store = open_firestore(address, HastyClock())
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@pytest.fixture
+async def patient(
+    faulty: FaultyFirestore, firestore_project: str
+) -> AsyncIterator[FirestoreDocumentStore]:
+    """A store that repeats what it may, in front of `faulty`."""
+    async with opened(faulty.host, firestore_project, retry_within_s=60.0) as store:
+        yield store
+
+
+@pytest.fixture
+async def impatient(
+    faulty: FaultyFirestore, firestore_project: str
+) -> AsyncIterator[FirestoreDocumentStore]:
+    """A store that repeats nothing, in front of `faulty`."""
+    async with opened(faulty.host, firestore_project, retry_within_s=0.0) as store:
+        yield store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
@@ -24,53 +23,11 @@ from storemirror.source.firestore import (
     open_firestore,
 )
 from storemirror.source.port import Precondition, Write
-from tests.support.faulty_firestore import Fault, FaultyFirestore, faulty_firestore
+from tests.contract.source.conftest import opened
+from tests.support.faulty_firestore import Fault, FaultyFirestore
 
 Code = grpc.StatusCode
 USER = ("users", "{userId}")
-
-
-class HastyClock(SystemClock):
-    """Waits take no time, and are counted."""
-
-    def __init__(self) -> None:
-        self.waits_s: list[float] = []
-
-    async def sleep(self, duration_s: float) -> None:
-        self.waits_s.append(duration_s)
-
-
-@pytest.fixture
-async def faulty(emulator_host: str) -> AsyncIterator[FaultyFirestore]:
-    async with faulty_firestore(emulator_host) as server:
-        yield server
-
-
-async def opened(
-    host: str, project: str, *, retry_within_s: float = 10.0
-) -> AsyncIterator[FirestoreDocumentStore]:
-    address = FirestoreAddress(project=project, emulator_host=host, retry_within_s=retry_within_s)
-    store = open_firestore(address, HastyClock())
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def patient(
-    faulty: FaultyFirestore, firestore_project: str
-) -> AsyncIterator[FirestoreDocumentStore]:
-    """A store that repeats reads."""
-    async for store in opened(faulty.host, firestore_project):
-        yield store
-
-
-@pytest.fixture
-async def impatient(
-    faulty: FaultyFirestore, firestore_project: str
-) -> AsyncIterator[FirestoreDocumentStore]:
-    """A store that repeats nothing."""
-    async for store in opened(faulty.host, firestore_project, retry_within_s=0.0):
-        yield store
 
 
 def a_write(path: str, precondition: Precondition = Precondition.NONE) -> Write:
@@ -187,7 +144,7 @@ async def test_no_server_at_all_is_an_unavailable_source(
     firestore_project: str, tmp_path: Path
 ) -> None:
     """The message names the database and says to look at the way there."""
-    async for store in opened("127.0.0.1:1", firestore_project, retry_within_s=0.0):
+    async with opened("127.0.0.1:1", firestore_project, retry_within_s=0.0) as store:
         with pytest.raises(SourceUnavailable, match=f"{firestore_project}.*reaches"):
             await store.get("users/a")
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from storemirror.clock import SystemClock
 from storemirror.errors import SourceRefused, SourceUnavailable
 from storemirror.event.value import encode_fields
 from storemirror.source.firestore import (
-    FirestoreAddress,
     FirestoreDocumentStore,
-    open_firestore,
 )
 from storemirror.source.port import (
     Decision,
@@ -24,51 +20,14 @@ from storemirror.source.port import (
     TransactionReads,
     Write,
 )
-from tests.support.faulty_firestore import Fault, FaultyFirestore, faulty_firestore
+from tests.contract.source.conftest import opened
+from tests.support.faulty_firestore import Fault, FaultyFirestore
 
 Code = grpc.StatusCode
 CONTENTION = Fault(code=Code.ABORTED, words="Too much contention on these documents.")
 OUTAGE = Fault(code=Code.UNAVAILABLE, words="connection refused")
 ATTEMPT = ["BeginTransaction", "BatchGetDocuments", "Commit"]
 QUERY = DocumentQuery(collection="users", limit=10)
-
-
-class HastyClock(SystemClock):
-    """Waits take no time."""
-
-    async def sleep(self, duration_s: float) -> None:
-        await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def faulty(emulator_host: str) -> AsyncIterator[FaultyFirestore]:
-    async with faulty_firestore(emulator_host) as server:
-        yield server
-
-
-@pytest.fixture
-async def store(
-    faulty: FaultyFirestore, firestore_project: str
-) -> AsyncIterator[FirestoreDocumentStore]:
-    address = FirestoreAddress(
-        project=firestore_project, emulator_host=faulty.host, retry_within_s=60.0
-    )
-    opened = open_firestore(address, HastyClock())
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
-async def impatient(
-    faulty: FaultyFirestore, firestore_project: str
-) -> AsyncIterator[FirestoreDocumentStore]:
-    """A store that repeats nothing."""
-    address = FirestoreAddress(
-        project=firestore_project, emulator_host=faulty.host, retry_within_s=0.0
-    )
-    opened = open_firestore(address, HastyClock())
-    yield opened
-    await opened.aclose()
 
 
 def a_write(path: str, precondition: Precondition = Precondition.NONE) -> Write:
@@ -93,28 +52,28 @@ async def creating(reads: TransactionReads) -> Decision[bool]:
     ids=["begin lost", "begin out", "read lost", "read out", "commit lost", "lost twice"],
 )
 async def test_a_transaction_that_wrote_nothing_is_begun_again(
-    store: FirestoreDocumentStore,
+    patient: FirestoreDocumentStore,
     faulty: FaultyFirestore,
     faults: list[Fault | None],
     expected: list[str],
 ) -> None:
     """From the start, with reads of its own: what the lost one had read may have changed."""
     faulty.faults = list(faults)
-    done = await store.transact(creating)
+    done = await patient.transact(creating)
     assert (done.result, done.commit_time_us is not None) == (False, True)
     assert [call for call in faulty.calls if call != "Rollback"] == expected
 
 
 async def test_a_commit_of_unknown_end_is_not_repeated(
-    store: FirestoreDocumentStore, faulty: FaultyFirestore
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore
 ) -> None:
     """It may have been written: a message would be sent twice."""
     cut = Fault(code=Code.UNAVAILABLE, words="cut", after_count=1)
     faulty.faults = [None, None, cut]
     with pytest.raises(SourceUnavailable, match="cut"):
-        await store.transact(creating)
+        await patient.transact(creating)
     assert faulty.calls.count("Commit") == 1
-    assert (await store.get("users/a")).document is not None
+    assert (await patient.get("users/a")).document is not None
 
 
 async def test_contention_that_lasts_is_an_unavailable_source(
@@ -143,9 +102,7 @@ async def test_a_transaction_given_up_is_rolled_back(
     faulty: FaultyFirestore, firestore_project: str
 ) -> None:
     """Else it would lock what it has read for a minute, and every writer would wait for it."""
-    address = FirestoreAddress(project=firestore_project, emulator_host=faulty.host)
-    store = open_firestore(address, HastyClock())
-    await store.commit([a_write("users/b")])
+    called_off = asyncio.Event()
 
     async def raising(reads: TransactionReads) -> Decision[None]:
         await reads.get("users/a")
@@ -164,23 +121,23 @@ async def test_a_transaction_given_up_is_rolled_back(
         called_off.set()
         return await asyncio.Future()
 
-    called_off = asyncio.Event()
-    with pytest.raises(LookupError):
-        await store.transact(raising)
-    await store.transact(silent)
-    with pytest.raises(PreconditionFailed):
-        await store.transact(refused)
-    task = asyncio.create_task(store.transact(endless))
-    await called_off.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await store.aclose()
+    async with opened(faulty.host, firestore_project, retry_within_s=60.0) as store:
+        await store.commit([a_write("users/b")])
+        with pytest.raises(LookupError):
+            await store.transact(raising)
+        await store.transact(silent)
+        with pytest.raises(PreconditionFailed):
+            await store.transact(refused)
+        task = asyncio.create_task(store.transact(endless))
+        await called_off.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert faulty.calls.count("Rollback") == 4
 
 
 async def test_a_rollback_that_fails_is_nobodys_error(
-    store: FirestoreDocumentStore, faulty: FaultyFirestore
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore
 ) -> None:
     """Firestore ends the transaction by itself; the answer is there already."""
     faulty.lasting, faulty.lasting_method = OUTAGE, "Rollback"
@@ -189,33 +146,33 @@ async def test_a_rollback_that_fails_is_nobodys_error(
         await reads.get("users/a")
         return Decision(result="said")
 
-    assert (await store.transact(silent)).result == "said"
+    assert (await patient.transact(silent)).result == "said"
 
 
 @pytest.mark.parametrize("fault", [OUTAGE, CONTENTION], ids=["out", "aborted"])
 async def test_a_query_outlives_an_outage(
-    store: FirestoreDocumentStore, faulty: FaultyFirestore, fault: Fault
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore, fault: Fault
 ) -> None:
     """Reads are repeated, as all of them are."""
-    await store.commit([a_write(f"users/u{n}") for n in range(3)])
+    await patient.commit([a_write(f"users/u{n}") for n in range(3)])
     cut = Fault(code=fault.code, words=fault.words, after_count=1)
     faulty.faults = [fault, cut]
-    page = await store.query(QUERY)
+    page = await patient.query(QUERY)
     assert [document.path for document in page.documents] == [f"users/u{n}" for n in range(3)]
     faulty.faults = [fault]
-    assert await store.count_of(QUERY) == 3
+    assert await patient.count_of(QUERY) == 3
 
 
 async def test_an_index_that_is_not_there_is_a_refusal_in_firestores_own_words(
-    store: FirestoreDocumentStore, faulty: FaultyFirestore
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore
 ) -> None:
     """They carry the address of the page that makes it."""
     words = "The query requires an index. You can create it here: https://console.example/i"
     faulty.lasting = Fault(code=Code.FAILED_PRECONDITION, words=words)
     with pytest.raises(SourceRefused, match=r"console\.example"):
-        await store.query(QUERY)
+        await patient.query(QUERY)
     with pytest.raises(SourceRefused, match=r"console\.example"):
-        await store.count_of(QUERY)
+        await patient.count_of(QUERY)
 
 
 async def test_what_is_paid_for_is_counted(firestore: FirestoreDocumentStore) -> None:
