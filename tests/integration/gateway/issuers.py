@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +22,22 @@ PROJECT_NUMBER = "123456789"
 APP_ID = "1:123456789:web:abc"
 
 
+#: To make a key takes longer than most tests; no test has so many at a time.
+KEY_COUNT = 6
+_NUMBERS = itertools.count()
+
+
+@functools.cache
+def _private_key(number: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class JwkKey:
     """A signing key, and what the issuer publishes of it."""
 
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
-        self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._private = _private_key(next(_NUMBERS) % KEY_COUNT)
 
     @property
     def jwk(self) -> dict[str, Any]:
