@@ -2,43 +2,147 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from storemirror.gateway.calls import Calls
+from storemirror.gateway.port import ReadMode
 from tests.integration.gateway.hosted import CallsUnderTest, on_port
 from tests.integration.gateway.issuers import JwkIssuer
+from tests.integration.gateway.world import running_gateway
 from tests.support.node import PROJECT, run_script
+
+NewDatabase = Callable[[], Awaitable[str]]
+#: A machine that is busy must not make the other side answer.
+UNHURRIED = {
+    "STOREMIRROR_GATEWAY_MIRROR_TIMEOUT_S": "30",
+    "STOREMIRROR_GATEWAY_SQL_TIMEOUT_S": "30",
+    "STOREMIRROR_GATEWAY_FIRESTORE_TIMEOUT_S": "30",
+    "STOREMIRROR_GATEWAY_READ_DEADLINE_S": "60",
+    "STOREMIRROR_GATEWAY_WRITE_DEADLINE_S": "60",
+}
+#: Texts that say nothing to whoever compares them: whether there is one is what counts.
+OPAQUE = ("token", "older", "newer", "conversationId")
+OF_THE_SOURCE = ("source", "asOf")
 
 
 async def told_by_the_sdk(
-    under_test: CallsUnderTest, auth_emulator: str, folder: Path, *, style: str
+    calls: Calls, auth_emulator: str, folder: Path, *, run: str, style: str = "domain"
 ) -> Any:
-    """The story of `story.mjs`, step by step."""
-    async with on_port(under_test.calls) as port:
+    """The story of `story.mjs`, step by step; `run` names its users apart from those of others."""
+    async with on_port(calls) as port:
         return await run_script(
             "story.mjs",
-            folder,
+            folder / run,
             {
                 "GATEWAY": f"http://127.0.0.1:{port}",
                 "AUTH": f"http://{auth_emulator}",
                 "PROJECT": PROJECT,
                 "STYLE": style,
-                "RUN": style,
+                "RUN": run,
             },
         )
 
 
+@pytest.mark.parametrize("style", ["domain", "emulator"])
 async def test_the_sdk_finds_calls_and_understands_the_gateway(
-    issuer: JwkIssuer, auth_emulator: str, tmp_path: Path
+    issuer: JwkIssuer, auth_emulator: str, tmp_path: Path, style: str
 ) -> None:
-    """It is the transport of web apps, Flutter's among them; both of its ways to find callables."""
-    for style in ("domain", "emulator"):
-        under_test = CallsUnderTest(issuer, emulated=True)
-        told = await told_by_the_sdk(under_test, auth_emulator, tmp_path / style, style=style)
-        judge_messages(told)
-        judge_refusals(told)
-        judge_follows(told)
-        assert under_test.calls.counts.failed_count == 0
+    """It is the transport of web apps, Flutter's among them; it finds callables in two ways."""
+    under_test = CallsUnderTest(issuer, emulated=True)
+    told = await told_by_the_sdk(
+        under_test.calls, auth_emulator, tmp_path, run=f"memory-{style}", style=style
+    )
+    judge(told)
+    assert under_test.calls.counts.failed_count == 0
+
+
+@pytest.mark.postgres
+async def test_the_sdk_is_told_the_same_in_every_read_mode(
+    new_database: NewDatabase, issuer: JwkIssuer, auth_emulator: str, tmp_path: Path
+) -> None:
+    """Field by field, whichever side answers: that is what lets a team move cohort by cohort."""
+    told: dict[ReadMode, Any] = {}
+    for mode in ReadMode:
+        settings = {
+            **UNHURRIED,
+            "STOREMIRROR_GATEWAY_READ_MODE": mode.value,
+            "FIREBASE_AUTH_EMULATOR_HOST": auth_emulator,
+        }
+        async with running_gateway(new_database, issuer, settings) as world:
+            calls = world.gateway.calls
+            told[mode] = await told_by_the_sdk(calls, auth_emulator, tmp_path, run=mode.value)
+            assert calls.counts.failed_count == 0
+        judge(told[mode])
+    assert {mode: sources_in(steps) for mode, steps in told.items()} == {
+        ReadMode.FIRESTORE: {"firestore"},
+        ReadMode.SHADOW: {"firestore"},
+        ReadMode.SQL: {"sql"},
+        ReadMode.SQL_ONLY: {"sql"},
+    }
+    alike = {mode: comparable(steps) for mode, steps in told.items()}
+    for mode in ReadMode:
+        assert alike[mode] == alike[ReadMode.FIRESTORE], mode
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [("body", "y"), ("senderId", "u2"), ("sentAt", "2026-01-03"), ("editedAt", "2026-01-01")],
+)
+def test_a_difference_between_modes_is_noticed(field: str, other: str) -> None:
+    """What differs by itself from run to run must hide nothing else."""
+    uids = {"alice": "u1", "bob": "u2"}
+    message = {"body": "x", "senderId": "u1", "sentAt": "2026-01-01", "editedAt": None}
+    told = {"uids": uids, "a": {"lastReadAt": "2026-01-02"}, "b": {"items": [message]}}
+    changed = {**told, "b": {"items": [{**message, field: other}]}}
+    assert comparable(told) != comparable(changed)
+
+
+def sources_in(told: Any) -> set[str]:
+    """Which sides answered."""
+    return {step["source"] for step in told.values() if isinstance(step, dict) and "source" in step}
+
+
+def comparable(told: Any) -> Any:
+    """The story without what differs from run to run: uids by name, times by their order."""
+    names = {uid: name for name, uid in told["uids"].items()}
+    times = sorted(set(times_in(told)))
+
+    def leveled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [leveled(element) for element in value]
+        if not isinstance(value, dict):
+            return names.get(value, times.index(value) if value in times else value)
+        return {
+            key: bool(element) if key in OPAQUE else leveled(element)
+            for key, element in value.items()
+            if key not in OF_THE_SOURCE
+        }
+
+    return {name: leveled(step) for name, step in told.items() if name != "uids"}
+
+
+def times_in(value: Any) -> Iterator[str]:
+    """Every time that an answer tells, but up to when it shows all."""
+    if isinstance(value, list):
+        for element in value:
+            yield from times_in(element)
+    elif isinstance(value, dict):
+        for key, element in value.items():
+            if key.endswith("At") and isinstance(element, str):
+                yield element
+            elif key not in OF_THE_SOURCE:
+                yield from times_in(element)
+
+
+def judge(told: Any) -> None:
+    """The story went as it should."""
+    judge_messages(told)
+    judge_refusals(told)
+    judge_follows(told)
 
 
 def judge_messages(told: Any) -> None:
