@@ -73,11 +73,23 @@ async def sqlserver_side(model: Model) -> AsyncIterator[Side]:
         yield SqlSide(await server.installed(model))
 
 
+@pytest.fixture
+async def tsql_side(
+    new_database: Callable[[], Awaitable[str]], model: Model
+) -> AsyncIterator[Side]:
+    """The mirror of SQL Server, on the stand-in that runs T-SQL; see tests/standins/tsql."""
+    from tests.standins.tsql.installed import installed_on_postgres  # noqa: PLC0415 - as above
+
+    with installed_on_postgres(model, await new_database()) as installed:
+        yield SqlSide(installed)
+
+
 @pytest.fixture(
     params=[
         pytest.param("embedded_side", marks=pytest.mark.postgres),
         "firestore_side",
         pytest.param("postgres_side", marks=pytest.mark.postgres),
+        pytest.param("tsql_side", marks=pytest.mark.postgres),
         pytest.param("sqlserver_side", marks=pytest.mark.sqlserver),
     ]
 )
