@@ -66,6 +66,23 @@ async def test_users_do_not_wait_for_a_writer(
     assert [message.body for message in page.rows] == ["hello"]
 
 
+async def test_users_read_on_while_a_column_gets_another_type(
+    under_test: MirrorUnderTest, database: Database
+) -> None:
+    """`schema apply` may widen one; statements that were prepared before are refused for ever."""
+    reads = PostgresReads(database, under_test.rendering)
+    table = "ALTER TABLE storemirror.dm_conversation ALTER COLUMN title TYPE"
+    await under_test.execute(f"{table} varchar(500)")
+    assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
+    [(first,)] = await database.fetch("SELECT pg_backend_pid()")
+    await under_test.execute(f"{table} text")
+    assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
+    # With what was prepared on it, the connection is gone.
+    assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
+    [(second,)] = await database.fetch("SELECT pg_backend_pid()")
+    assert first != second
+
+
 async def test_a_connection_for_reads_writes_nothing(database: Database) -> None:
     """Whatever is sent on it."""
     with pytest.raises(SqlUnavailable, match="read-only"):

@@ -230,8 +230,15 @@ class Database:
     ) -> list[TupleRow]:
         """Run a statement that is run often, prepared once on each connection."""
         async with self.connection() as conn:
-            cursor = await conn.execute(statement, parameters, prepare=True)
-            return await cursor.fetchall()
+            try:
+                cursor = await conn.execute(statement, parameters, prepare=True)
+                return await cursor.fetchall()
+            except psycopg.errors.FeatureNotSupported:
+                # A column has got another type since: what was prepared answers never again here.
+                cursor = await conn.execute(statement, parameters, prepare=False)
+                rows = await cursor.fetchall()
+                await conn.close()
+                return rows
 
 
 __all__ = [
