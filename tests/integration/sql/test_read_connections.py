@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -15,6 +16,12 @@ from tests.contract.sql.documents import Documents
 from tests.support.mirrors import MirrorUnderTest, installed_mirror
 
 pytestmark = pytest.mark.postgres
+
+#: Reads that wait for a lock.
+WAITING = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name = 'storemirror reads'"
+    " AND datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+)
 
 
 @pytest.fixture
@@ -81,6 +88,24 @@ async def test_users_read_on_while_a_column_gets_another_type(
     assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
     [(second,)] = await database.fetch("SELECT pg_backend_pid()")
     assert first != second
+
+
+async def test_who_gives_up_leaves_the_connection_to_the_next(
+    under_test: MirrorUnderTest, database: Database
+) -> None:
+    """A deadline that passes while SQL is stuck must not cost a connection each time."""
+    reads, clock = PostgresReads(database, under_test.rendering), SystemClock()
+    async with under_test.database.transaction() as conn:
+        await conn.execute("LOCK TABLE storemirror.dm_conversation IN ACCESS EXCLUSIVE MODE")
+        for _ in range(3):
+            reading = asyncio.create_task(reads.inbox("me", older_than=None, limit=5))
+            async with asyncio.timeout(30):
+                while not await under_test.database.fetch(WAITING):
+                    await clock.sleep(0.005)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+    assert len((await reads.inbox("me", older_than=None, limit=5)).rows) == 1
 
 
 async def test_a_connection_for_reads_writes_nothing(database: Database) -> None:
