@@ -158,16 +158,24 @@ async def begin(world: GatewayWorld) -> None:
 
 
 def meant(case: Case[Any]) -> None:
-    """Let every other good request be about what is there: no generator comes upon its ids."""
+    """
+    Let every other good request be about what is there, and say something.
+
+    No generator comes upon the ids, nor upon what two fields must be beside each other.
+    """
     data = case.body.get("data") if isinstance(case.body, dict) else None
     if not isinstance(data, dict) or case.meta is None:
         return
-    if case.meta.generation.mode is not GenerationMode.POSITIVE:
+    is_good = case.meta.generation.mode is GenerationMode.POSITIVE
+    if not is_good or len(str(data)) % 2:
         return
     for name, known in (("conversationId", "c1"), ("messageId", "m0"), ("target", "u2")):
-        had = data.get(name)
-        if isinstance(had, str) and len(had) % 2:
+        if name in data:
             data[name] = known
+    if "conversationId" in data and {"mode", "body", "attachments"} & set(data):
+        data["body"] = None if data.get("mode") == "mirror" else "said"
+        data["attachments"] = None
+        data.setdefault("messageId", "m0")
 
 
 @pytest.fixture(scope="module", params=[ReadMode.FIRESTORE, ReadMode.SQL_ONLY], ids=str)
