@@ -71,7 +71,7 @@ class DeliveringEmulator:
     #: Where it delivers to, on this machine.
     receiver_port: int
 
-    def register(self, model: Model) -> None:
+    def register(self, model: Model, project: str = PROJECT) -> None:
         """Have every declared document's changes delivered, each trigger's to a path of its own."""
         for entity in model:
             trigger = {
@@ -81,10 +81,18 @@ class DeliveringEmulator:
                 "document": {"value": entity.pattern, "matchType": "PATH_PATTERN"},
             }
             name = f"eventarcTrigger?eventarcTriggerId={trigger_name_of(entity)}"
-            address = f"http://{self.host}/emulator/v1/projects/{PROJECT}/{name}"
-            body, headers = json.dumps(trigger).encode(), {"Content-Type": "application/json"}
-            request = urllib.request.Request(address, body, headers)
-            urllib.request.urlopen(request, timeout=30.0).close()
+            self._send("POST", f"{project}/{name}", trigger)
+
+    def load_rules(self, rules: str, project: str) -> None:
+        """Have clients, unlike servers, held to security rules."""
+        files = [{"name": "firestore.rules", "content": rules}]
+        self._send("PUT", f"{project}:securityRules", {"rules": {"files": files}})
+
+    def _send(self, method: str, path: str, data: object) -> None:
+        address = f"http://{self.host}/emulator/v1/projects/{path}"
+        body, headers = json.dumps(data).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(address, body, headers, method=method)
+        urllib.request.urlopen(request, timeout=30.0).close()
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ from tests.support.emulator_process import answers, end_with_parent, free_port
 
 ROOT: Final = Path(__file__).parents[2]
 SCRIPTS: Final = ROOT / "tests" / "node"
+#: What a client team copies.
+EXAMPLE: Final = ROOT / "examples" / "web-client"
 MODULES: Final = ROOT / ".node" / "node_modules"
 NODE: Final = ROOT / ".venv-node" / "bin" / "node"
 FIREBASE: Final = MODULES / "firebase-tools" / "lib" / "bin" / "firebase.js"
@@ -85,14 +88,39 @@ async def run_script(name: str, folder: Path, variables: Mapping[str, str]) -> A
     Run a script of `tests/node`, and give the JSON that it prints.
 
     Args:
-        name: of the script; it is copied to where it finds the modules.
-        folder: of the test's own; it is made.
+        name: of the script.
+        folder: of the test's own; it is made, see `laid_out`.
         variables: its environment, beside the machine's.
+    """
+    laid_out(folder)
+    return json.loads(await run_node(folder, name, variables=variables))
+
+
+async def check_types(project: Path) -> str:
+    """Check the types of a folder with a tsconfig.json; gives what is wrong, a line each."""
+    checker = project.parent / "node_modules" / "typescript" / "bin" / "tsc"
+    return await run_node(project, str(checker), "--pretty", "false", fails_with=(1, 2))
+
+
+async def run_node(
+    folder: Path,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    fails_with: Collection[int] = (),
+) -> str:
+    """
+    Run Node, and give what it prints.
+
+    Args:
+        folder: where it runs.
+        arguments: the script and its own.
+        variables: its environment, beside the machine's.
+        fails_with: exit statuses, beside 0, with which what it prints is its answer.
     """
     process = await asyncio.create_subprocess_exec(
         NODE,
-        _laid_out(name, folder),
-        env={**os.environ, **variables},
+        *arguments,
+        env={**os.environ, **(variables or {})},
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -104,14 +132,14 @@ async def run_script(name: str, folder: Path, variables: Mapping[str, str]) -> A
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, errors.decode()[-4_000:]
-    return json.loads(output)
+    assert process.returncode in (0, *fails_with), errors.decode()[-4_000:]
+    return output.decode()
 
 
-def _laid_out(name: str, folder: Path) -> Path:
-    """Put a script where it finds the modules; gives its place."""
+def laid_out(folder: Path) -> None:
+    """Make a folder with copies of all scripts and of the example, where they find the modules."""
     folder.mkdir()
     (folder / "node_modules").symlink_to(MODULES)
-    copy = folder / name
-    copy.write_text((SCRIPTS / name).read_text())
-    return copy
+    for script in SCRIPTS.glob("*.mjs"):
+        shutil.copy(script, folder)
+    shutil.copytree(EXAMPLE, folder / EXAMPLE.name)

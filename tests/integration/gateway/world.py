@@ -34,7 +34,10 @@ class CallFailed(Exception):
 class GatewayWorld:
     """A gateway that is open, and what stands behind it."""
 
-    def __init__(self, parts: Parts, gateway: Gateway, issuer: JwkIssuer) -> None:
+    def __init__(
+        self, parts: Parts, gateway: Gateway, issuer: JwkIssuer, environment: Mapping[str, str]
+    ) -> None:
+        self.environment = environment
         self.parts = parts
         self.gateway = gateway
         self.issuer = issuer
@@ -81,14 +84,13 @@ class GatewayWorld:
 
     async def is_clean(self) -> bool:
         """Compare both sides in full."""
-        store = await self.store()
         found = await run_check(
-            store=store,
+            store=await self.parts.store(),
             mirror=await self.parts.mirror(),
             model=self.parts.model,
             bus_admin=await self.parts.bus_admin(),
             subscription=self.parts.subscription,
-            pending=store.pending_count,
+            pending=await self.parts.pending(),
             clock=self.parts.clock,
             settings=CheckSettings(),
         )
@@ -129,7 +131,20 @@ async def running_gateway(
         await (await parts.schema()).apply()
         await (await parts.bus_admin()).provision(parts.topic())
         async with opened_gateway(parts) as gateway:
-            yield GatewayWorld(parts, gateway, issuer)
+            yield GatewayWorld(parts, gateway, issuer, environment)
+
+
+@contextlib.asynccontextmanager
+async def another_gateway(
+    world: GatewayWorld, settings: Mapping[str, str]
+) -> AsyncIterator[GatewayWorld]:
+    """Lend a second gateway on the same databases, with other settings, as variables."""
+    environment = {**world.environment, **settings}
+    async with (
+        Parts(load_settings(None, environment)) as parts,
+        opened_gateway(parts) as gateway,
+    ):
+        yield GatewayWorld(parts, gateway, world.issuer, environment)
 
 
 def _led(dsn: str, proxy: Proxy | None) -> str:
