@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 
 import pytest
@@ -81,3 +82,13 @@ def test_firebase_is_told_what_is_there() -> None:
     assert (ROOT / codebase["configDir"] / ".env.example").exists()
     assert re.fullmatch(r"python3(1[1-9])", codebase["runtime"])
     assert "venv" in codebase["ignore"]
+
+
+def test_what_settings_may_name_is_installed_there() -> None:
+    """A bus or a database whose driver is missing shows at the first minute in production."""
+    requirements = (ROOT / "functions" / "requirements.txt").read_text()
+    pinned = set(re.findall(r"^([a-z0-9._-]+)==", requirements, flags=re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra in ("firestore", "gateway", "servicebus", "sqlserver"):
+        named = {re.split(r"[\[><=]", n)[0] for n in project["optional-dependencies"][extra]}
+        assert named <= pinned, extra
