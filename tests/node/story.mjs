@@ -2,12 +2,17 @@
 //
 // usage: GATEWAY=http://host:port AUTH=http://host:port PROJECT=demo-x STYLE=emulator|domain node story.mjs
 //
+// READERS, a JSON object of gateways by name, has each read asked of all of them as well.
+//
 // Prints one JSON object: what each step gave, in order.  It judges nothing; the test does.
 import { initializeApp } from "firebase/app";
 import { connectAuthEmulator, createUserWithEmailAndPassword, getAuth, signOut } from "firebase/auth";
 import { connectFunctionsEmulator, getFunctions, httpsCallable } from "firebase/functions";
 
-const { GATEWAY, AUTH, PROJECT, STYLE = "domain", RUN = "1" } = process.env;
+const { GATEWAY, AUTH, PROJECT, STYLE = "domain", RUN = "1", READERS = "{}" } = process.env;
+const READ = /List|Get/;
+/** Each read's answer, by the name of the gateway that gave it. */
+const reads = [];
 
 /** A user of the app: an instance of the SDK that is signed in, and its calls. */
 class User {
@@ -31,7 +36,21 @@ class User {
   }
 
   async call(name, data) {
+    if (READ.test(name)) await this.ask(name, data);
     return (await httpsCallable(this.functions, name)(data)).data;
+  }
+
+  /** Ask every reader the same; an error is an answer. */
+  async ask(name, data) {
+    const answers = {};
+    for (const [reader, address] of Object.entries(JSON.parse(READERS))) {
+      const callable = httpsCallable(getFunctions(this.app, address), name);
+      answers[reader] = await callable(data).then(
+        (answer) => answer.data,
+        ({ code, message }) => ({ code, message }),
+      );
+    }
+    reads.push({ name, answers });
   }
 
   /** Call where an error is expected; gives its code, as apps see it. */
@@ -142,4 +161,5 @@ await step("streamed", () =>
 
 await signOut(alice.auth);
 await step("signed out again", () => alice.refused("sqlGatewayDmListConversations"));
+if (reads.some(({ answers }) => Object.keys(answers).length > 0)) told.reads = reads;
 process.stdout.write(`${JSON.stringify(told)}\n`, () => process.exit(0));

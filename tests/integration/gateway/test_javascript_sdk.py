@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from storemirror.gateway.calls import Calls
 from storemirror.gateway.port import ReadMode
 from tests.integration.gateway.hosted import CallsUnderTest, on_port
 from tests.integration.gateway.issuers import JwkIssuer
-from tests.integration.gateway.world import running_gateway
+from tests.integration.gateway.world import another_gateway, running_gateway
 from tests.support.node import PROJECT, run_script
 
 NewDatabase = Callable[[], Awaitable[str]]
@@ -30,9 +33,26 @@ OF_THE_SOURCE = ("source", "asOf")
 
 
 async def told_by_the_sdk(
-    calls: Calls, auth_emulator: str, folder: Path, *, run: str, style: str = "domain"
+    calls: Calls,
+    auth_emulator: str,
+    folder: Path,
+    *,
+    run: str,
+    style: str = "domain",
+    readers: Mapping[ReadMode, int] | None = None,
 ) -> Any:
-    """The story of `story.mjs`, step by step; `run` names its users apart from those of others."""
+    """
+    The story of `story.mjs`, step by step.
+
+    Args:
+        calls: answer.
+        auth_emulator: its host:port.
+        folder: of the test's own.
+        run: names its users apart from those of others.
+        style: how callables are found.
+        readers: ports of gateways that are asked each read too.
+    """
+    others = {mode.value: f"http://127.0.0.1:{port}" for mode, port in (readers or {}).items()}
     async with on_port(calls) as port:
         return await run_script(
             "story.mjs",
@@ -43,6 +63,7 @@ async def told_by_the_sdk(
                 "PROJECT": PROJECT,
                 "STYLE": style,
                 "RUN": run,
+                "READERS": json.dumps(others),
             },
         )
 
@@ -86,6 +107,73 @@ async def test_the_sdk_is_told_the_same_in_every_read_mode(
     alike = {mode: comparable(steps) for mode, steps in told.items()}
     for mode in ReadMode:
         assert alike[mode] == alike[ReadMode.FIRESTORE], mode
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(600)
+async def test_every_read_mode_answers_alike_over_googles_emulator(
+    new_database: NewDatabase,
+    issuer: JwkIssuer,
+    auth_emulator: str,
+    emulator_host: str,
+    tmp_path: Path,
+) -> None:
+    """The same reads of the same documents: equal to the letter, cursors and refusals too."""
+    settings = {
+        **UNHURRIED,
+        "STOREMIRROR_DOCUMENTS_KIND": "firestore",
+        "FIRESTORE_EMULATOR_HOST": emulator_host,
+        # The Auth emulator has one project; a database of its own keeps others' documents out.
+        "STOREMIRROR_FIRESTORE_DATABASE": f"story-{secrets.token_hex(8)}",
+        "FIREBASE_AUTH_EMULATOR_HOST": auth_emulator,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        world = await stack.enter_async_context(running_gateway(new_database, issuer, settings))
+        gateways = {
+            mode: await stack.enter_async_context(
+                another_gateway(world, {"STOREMIRROR_GATEWAY_READ_MODE": mode.value})
+            )
+            for mode in ReadMode
+        }
+        readers = {
+            mode: await stack.enter_async_context(on_port(reader.gateway.calls))
+            for mode, reader in gateways.items()
+        }
+        told = await told_by_the_sdk(
+            world.gateway.calls, auth_emulator, tmp_path, run="emulator", readers=readers
+        )
+        # Each write was mirrored within its call: there are no triggers here.
+        assert await world.is_clean()
+    reads = told.pop("reads")
+    judge(told)
+    judge_alike(reads)
+    shadow = gateways[ReadMode.SHADOW].gateway.status()["shadow"]
+    assert isinstance(shadow, dict)
+    assert shadow["compared"] > 0
+    assert (shadow["different"], shadow.get("failed", 0)) == (0, 0)
+
+
+def judge_alike(reads: Any) -> None:
+    """Every mode gave the same answer, each from its side."""
+    names = {read["name"] for read in reads}
+    assert len(names) == 3, names
+    for read in reads:
+        plain = {
+            mode: {key: value for key, value in answer.items() if key not in OF_THE_SOURCE}
+            for mode, answer in read["answers"].items()
+        }
+        assert set(plain) == {mode.value for mode in ReadMode}
+        assert all(answer == plain["firestore"] for answer in plain.values()), read
+    by_mode = {
+        mode: {read["answers"][mode].get("source", "refused") for read in reads}
+        for mode in ReadMode
+    }
+    assert by_mode == {
+        ReadMode.FIRESTORE: {"firestore", "refused"},
+        ReadMode.SHADOW: {"firestore", "refused"},
+        ReadMode.SQL: {"sql", "refused"},
+        ReadMode.SQL_ONLY: {"sql", "refused"},
+    }
 
 
 @pytest.mark.parametrize(
