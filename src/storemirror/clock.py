@@ -17,6 +17,8 @@ from typing import Final, Protocol
 #: Microseconds in a second.
 SECOND_US: Final = 1_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: First microsecond of the year 1, since the Unix epoch: earlier moments cannot be written down.
+FIRST_US: Final = -62_135_596_800_000_000
 #: Last microsecond of the year 9999, since the Unix epoch: later moments cannot be written down.
 LAST_US: Final = 253_402_300_799_999_999
 

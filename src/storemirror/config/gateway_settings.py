@@ -122,11 +122,12 @@ class GatewaySettings(Section):
         le=10,
         description="seconds, up to 10, that a read waits for SQL to show the caller's own write",
     )
-    max_lag_s: float | None = Field(
+    max_lag_s: float = Field(
         default=30.0,
-        gt=0,
+        ge=0,
         le=86_400,
-        description="seconds, up to 86400, that SQL may be behind before Firestore serves reads",
+        description="seconds, up to 86400, that SQL may be behind before Firestore serves reads; "
+        "0: as far as it may be",
     )
     shadow_sample_rate: float = Field(
         default=1.0, ge=0, le=1, description="0 to 1: the share of shadow reads that are compared"

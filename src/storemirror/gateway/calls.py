@@ -7,7 +7,6 @@ same four things, and hand back what it answers.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from storemirror.errors import CallRefused, TransientError
 from storemirror.gateway.auth import Identity
 from storemirror.gateway.callables import CALLABLES, CallableSpec, CallKind, Handlers
 from storemirror.gateway.cors import Origins
+from storemirror.gateway.deadline import DeadlinePassed, within
 from storemirror.gateway.port import Caller, Served
 from storemirror.gateway.protocol import (
     Answer,
@@ -190,16 +190,19 @@ class Calls:
             )
         data = data_of(method, headers, body)
         deadline_s = self.limits.deadline_s(spec.kind)
+
+        async def answered() -> Result:
+            caller = await self._caller_of(spec, headers)
+            result: Result = await spec.answer(self._handlers, caller, data)
+            return result
+
         try:
-            async with asyncio.timeout(deadline_s) as deadline:
-                caller = await self._caller_of(spec, headers)
-                result: Result = await spec.answer(self._handlers, caller, data)
+            return await within(deadline_s, answered)
         except CallRefused:
             raise
         except Exception as exc:
-            is_late = isinstance(exc, TimeoutError) and deadline.expired()
+            is_late = isinstance(exc, DeadlinePassed)
             raise refusal_of(exc, deadline_s=deadline_s if is_late else None) from exc
-        return result
 
     async def _caller_of(self, spec: CallableSpec[Any, Any], headers: Mapping[str, str]) -> Caller:
         """Tell who calls, and see that they may, and not too often."""

@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from storemirror.clock import LAST_US
+from storemirror.clock import FIRST_US, LAST_US
 from storemirror.errors import CallRefused
+from storemirror.gateway.ids import is_document_id
 from storemirror.gateway.port import Position, WriteToken
-from storemirror.source.firestore_names import is_reserved, segments_of
 
 #: Longest cursor or token that is looked at: an id has at most 1,500 bytes, a path a few.
 _MAX_LENGTH: Final = 8_192
@@ -50,18 +50,12 @@ def position_of(cursor: str) -> tuple[str, Position]:
         direction, time_us, name = _PLACE.decode(_bytes(cursor))
     except (msgspec.DecodeError, ValueError):
         raise _refused("cursor") from None
-    is_ours = direction in ("older", "newer") and 0 <= time_us <= LAST_US and _is_id(name)
+    is_ours = (
+        direction in ("older", "newer") and FIRST_US <= time_us <= LAST_US and is_document_id(name)
+    )
     if not is_ours:
         raise _refused("cursor")
     return direction, Position(time_us=time_us, id=name)
-
-
-def _is_id(name: str) -> bool:
-    """Tell whether a document can have this id; Firestore refuses a query behind any other."""
-    try:
-        return "/" not in name and "\0" not in name and not is_reserved(segments_of(f"any/{name}"))
-    except ValueError:
-        return False
 
 
 def token_of(write: WriteToken) -> str:

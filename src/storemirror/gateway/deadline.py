@@ -13,6 +13,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+
+class DeadlinePassed(TimeoutError):
+    """What was called did not end in time; what it did is unknown."""
+
+
 #: Calls that are called off, and have not ended yet.
 _ending: set[asyncio.Future[object]] = set()
 
@@ -26,7 +31,7 @@ async def within(timeout_s: float, call: Callable[[], Awaitable[T]]) -> T:
         call: must be safe to be called off at any moment.
 
     Raises:
-        TimeoutError: it takes longer.
+        DeadlinePassed: it takes longer.
     """
     task: asyncio.Future[T] = asyncio.ensure_future(call())
     try:
@@ -36,7 +41,7 @@ async def within(timeout_s: float, call: Callable[[], Awaitable[T]]) -> T:
     finally:
         if not task.done():
             _call_off(task)
-    raise TimeoutError
+    raise DeadlinePassed
 
 
 def _call_off(task: asyncio.Future[T]) -> None:

@@ -127,9 +127,13 @@ class DualWrite:
         cohort = await self._flags.cohort_of(caller, feature)
         if self._mirror is not None and cohort.is_dual_write_on:
             mirrored = await self._mirror.mirror(change)
+        # A delete that was only seen has a version of its own: if SQL did not take it here, no
+        # event ever brings that one.
+        is_reached = not (change.origin is Origin.MIRROR and change.is_deleted)
+        is_reached = is_reached or mirrored.outcome is not None
         return Written(
             path=path,
-            token=WriteToken(path=path, version=change.version),
+            token=WriteToken(path=path, version=change.version) if is_reached else None,
             fields=change.fields,
             mirrored=mirrored,
         )

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from storemirror.event.change import Fields, Value
 from storemirror.model.entity import ChildTable, Entity
+from storemirror.source.queries import value_at
 
 FieldPath = Sequence[str]
 
@@ -26,19 +27,6 @@ def field_of(entity: Entity, column: str) -> FieldPath:
         if declared.name == column:
             return declared.field
     raise KeyError(column)
-
-
-def value_at(fields: Fields, path: FieldPath) -> Value | None:
-    """
-    Give the value at a path; None when it, or a map on the way, is not there.
-
-    >>> value_at({"a": {"mapValue": {"fields": {"b": {"integerValue": "1"}}}}}, ("a", "b"))
-    {'integerValue': '1'}
-    """
-    here: Mapping[str, Value] | None = fields
-    for part in path[:-1]:
-        here = map_of(None if here is None else here.get(part))
-    return None if here is None else here.get(path[-1])
 
 
 def with_value(fields: Fields, path: FieldPath, value: Value | None) -> Fields:

@@ -10,8 +10,9 @@ from storemirror.event.change import Fields
 from storemirror.event.value import encode_value
 from storemirror.gateway.dual_write import DualWrite, Intent, Written
 from storemirror.gateway.fields import field_of, with_value
+from storemirror.gateway.ids import checked_id, checked_new_id
 from storemirror.gateway.port import Caller, Feature
-from storemirror.gateway.rights import Rights, checked_id
+from storemirror.gateway.rights import Rights
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.model.entity import Entity
 from storemirror.source.port import TransactionReads
@@ -47,7 +48,7 @@ class FollowService:
         Raises:
             CallRefused: INVALID_ARGUMENT; PERMISSION_DENIED, the target blocked the caller.
         """
-        path = _path(self._follow, caller, target)
+        path = _path(self._follow, caller, checked_new_id(target, self._follow.keys[1], "target"))
 
         async def decide(reads: TransactionReads) -> Intent:
             there = await reads.get(path)
@@ -64,7 +65,7 @@ class FollowService:
 
     async def block(self, caller: Caller, target: str) -> Written:
         """Block a user; follows stay as they are."""
-        path = _path(self._block, caller, target)
+        path = _path(self._block, caller, checked_new_id(target, self._block.keys[1], "target"))
 
         async def decide(reads: TransactionReads) -> Intent:
             there = await reads.get(path)
@@ -100,8 +101,8 @@ class FollowService:
 
 def _path(entity: Entity, caller: Caller, target: str) -> str:
     """Give the path of the caller's own edge to a user."""
-    checked_id(caller.uid, "a user's id")
-    checked_id(target, "target")
+    checked_id(caller.uid, entity.keys[0], "a user's id")
+    checked_id(target, entity.keys[1], "target")
     if target == caller.uid:
         raise CallRefused("INVALID_ARGUMENT", "target is the caller")
     return entity.path_of((caller.uid, target))

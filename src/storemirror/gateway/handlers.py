@@ -22,9 +22,8 @@ from storemirror.gateway.answers import (
     relationship_answer,
     time_answer,
 )
-from storemirror.gateway.cursor import position_of, write_of
+from storemirror.gateway.cursor import cursor_of, position_of, write_of
 from storemirror.gateway.dual_write import Written
-from storemirror.gateway.fields import value_at
 from storemirror.gateway.follow import FollowService
 from storemirror.gateway.messages import DirectMessageService
 from storemirror.gateway.port import (
@@ -47,6 +46,7 @@ from storemirror.gateway.shadow import (
     compare_relationships,
 )
 from storemirror.gateway.shown import ShownWrites
+from storemirror.source.queries import value_at
 
 T = TypeVar("T")
 
@@ -126,7 +126,9 @@ class GatewayHandlers:
         self, caller: Caller, request: wire.ListConversations
     ) -> wire.ConversationsResult:
         """See `Handlers.list_conversations`."""
-        older_than, _ = _places(request.cursor)
+        older_than, newer_than = _places(request.cursor)
+        if newer_than is not None:
+            raise CallRefused("INVALID_ARGUMENT", "an inbox is read from the newest on")
         limit = self._page_sizes.limit_of(request.page_size)
         after = _token(request.after)
         routed = await self._read(
@@ -166,7 +168,9 @@ class GatewayHandlers:
             ),
             compare=lambda served, sql: compare_messages(conversation_id, served, sql),
             has_reached=(
-                None if after is None else self._shown.in_conversation(after, conversation_id)
+                None
+                if after is None
+                else self._shown.in_conversation(after, caller.uid, conversation_id)
             ),
             # A conversation that was begun a moment ago may be on its way.
             is_conclusive=lambda page: page is not None,
@@ -179,7 +183,7 @@ class GatewayHandlers:
             as_of=time_answer(routed.as_of_us or page.as_of_us),
             items=[message_answer(item) for item in page.items],
             older=cursor_at(page.items[-1:], "older") if page.has_older else None,
-            newer=cursor_at(page.items[:1], "newer") or request.cursor,
+            newer=cursor_at(page.items[:1], "newer") or _newer(older_than or newer_than),
             has_newer=page.has_newer,
         )
 
@@ -331,6 +335,11 @@ def _viewer(caller: Caller, named: str | None) -> str:
     if named not in (None, caller.uid):
         raise CallRefused("PERMISSION_DENIED", "users are their own viewer")
     return caller.uid
+
+
+def _newer(place: Position | None) -> str | None:
+    """Give a cursor for what lies before a place where nothing lies behind it."""
+    return None if place is None else cursor_of(place, direction="newer")
 
 
 def _token(text: str | None) -> WriteToken | None:

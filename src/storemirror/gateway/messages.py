@@ -12,11 +12,13 @@ from storemirror.event.change import Fields, Value
 from storemirror.event.value import ValueInvalid, encode_value
 from storemirror.gateway.document_items import message_of
 from storemirror.gateway.dual_write import DualWrite, Intent, Written
-from storemirror.gateway.fields import field_of, text_at, value_at, with_value
+from storemirror.gateway.fields import elements_of, field_of, text_at, with_value
+from storemirror.gateway.ids import checked_id, checked_new_id, is_key
 from storemirror.gateway.port import Caller, Feature, MessageItem
-from storemirror.gateway.rights import Rights, checked_id, no_message
+from storemirror.gateway.rights import Rights, no_message
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.source.port import Document, DocumentStore, TransactionReads
+from storemirror.source.queries import value_at
 
 _FEATURE: Final = Feature.MESSAGING
 #: Of an id that the gateway chooses: as many bits as Firestore's own clients draw.
@@ -75,17 +77,20 @@ class DirectMessageService:
         """
         people = sorted({caller.uid, *participant_ids})
         for person in people:
-            checked_id(person, "a user's id")
+            checked_new_id(person, self._participants.key, "a user's id")
         if len(people) < 2:
             raise CallRefused("INVALID_ARGUMENT", "a conversation has two participants at least")
-        name = checked_id(conversation_id or secrets.token_urlsafe(_ID_BYTES), "conversationId")
+        name = conversation_id or secrets.token_urlsafe(_ID_BYTES)
+        checked_new_id(name, self._conversation.keys[0], "conversationId")
         path = self._conversation.path_of((name,))
         fields = self._opened(people, title)
 
         async def decide(reads: TransactionReads) -> Intent:
             there = await reads.get(path)
             if there is not None:
-                if sorted([caller.uid, *self._rights.others(there, caller.uid)]) != people:
+                # All of them, the caller too: else a stranger who guesses id and people learns
+                # that the conversation is there, and when it changed.
+                if elements_of(there.fields, self._participants) != set(people):
                     raise CallRefused("ALREADY_EXISTS", "this id is taken; choose another one")
                 return Intent(path=path, before=there, fields=there.fields)
             others = [person for person in people if person != caller.uid]
@@ -117,7 +122,8 @@ class DirectMessageService:
             CallRefused: NOT_FOUND, no such conversation; PERMISSION_DENIED, somebody in it blocked
                 the caller; ALREADY_EXISTS, another message has this id.
         """
-        name = checked_id(message_id or secrets.token_urlsafe(_ID_BYTES), "messageId")
+        name = message_id or secrets.token_urlsafe(_ID_BYTES)
+        checked_new_id(name, self._message.keys[-1], "messageId")
         sent = self._sent(caller.uid, body, attachments)
 
         async def decide(reads: TransactionReads) -> Intent:
@@ -153,13 +159,19 @@ class DirectMessageService:
             attachments: plain JSON.
 
         Raises:
-            CallRefused: NOT_FOUND.
+            CallRefused: NOT_FOUND; PERMISSION_DENIED, somebody in the conversation blocked the
+                caller.
         """
 
         async def decide(reads: TransactionReads) -> Intent:
-            there = await self._own_message(reads, caller, conversation_id, message_id)
+            conversation, there = await self._own_message(
+                reads, caller, conversation_id, message_id
+            )
             fields = self._with_contents(there.fields, body, attachments)
             if fields != there.fields:
+                # New words reach whoever reads the conversation, as a new message does.
+                others = self._rights.others(conversation, caller.uid)
+                await self._rights.refuse_blocked(reads, caller.uid, others)
                 fields = with_value(fields, field_of(self._message, "editedAt"), self._now())
             return Intent(path=there.path, before=there, fields=fields)
 
@@ -174,7 +186,7 @@ class DirectMessageService:
         """
 
         async def decide(reads: TransactionReads) -> Intent:
-            there = await self._own_message(reads, caller, conversation_id, message_id)
+            _, there = await self._own_message(reads, caller, conversation_id, message_id)
             return Intent(path=there.path, before=there, fields=None)
 
         return await self._writes.write(caller, _FEATURE, decide)
@@ -219,20 +231,9 @@ class DirectMessageService:
         Raises:
             CallRefused: NOT_FOUND, no such conversation of the caller's.
         """
-        checked_id(message_id, "messageId")
+        checked_id(message_id, self._message.keys[-1], "messageId")
         await self._rights.conversation(_Now(self._store), caller.uid, conversation_id)
         path = self._message.path_of((conversation_id, message_id))
-        return await self._writes.observe(caller, _FEATURE, path)
-
-    async def mirror_conversation(self, caller: Caller, *, conversation_id: str) -> Written:
-        """
-        Mirror a conversation that the client wrote or changed itself.
-
-        Raises:
-            CallRefused: NOT_FOUND.
-        """
-        await self._rights.conversation(_Now(self._store), caller.uid, conversation_id)
-        path = self._conversation.path_of((conversation_id,))
         return await self._writes.observe(caller, _FEATURE, path)
 
     def item_of(self, written: Written) -> MessageItem | None:
@@ -251,14 +252,16 @@ class DirectMessageService:
 
     async def _own_message(
         self, reads: TransactionReads, caller: Caller, conversation_id: str, message_id: str
-    ) -> Document:
-        checked_id(message_id, "messageId")
-        await self._rights.conversation(reads, caller.uid, conversation_id)
+    ) -> tuple[Document, Document]:
+        """Give the conversation and a message in it that the caller has sent."""
+        conversation = await self._rights.conversation(reads, caller.uid, conversation_id)
+        if not is_key(message_id, self._message.keys[-1]):
+            raise no_message()
         there = await reads.get(self._message.path_of((conversation_id, message_id)))
         sender = field_of(self._message, "senderId")
         if there is None or text_at(there.fields, sender) != caller.uid:
             raise no_message()
-        return there
+        return conversation, there
 
     def _opened(self, people: Sequence[str], title: str | None) -> Fields:
         fields = with_value({}, self._participants.field, encode_value(list(people)))
@@ -291,7 +294,7 @@ class DirectMessageService:
         Raises:
             CallRefused: FAILED_PRECONDITION, the declaration keeps no such mark.
         """
-        checked_id(uid, "a user's id")
+        checked_id(uid, self._participants.key, "a user's id")
         for column in self._participants.columns:
             if column.name == "lastReadAt":
                 return (*column.from_map, uid)

@@ -13,7 +13,7 @@ import structlog
 
 from storemirror.apply.decode import EventDecoder
 from storemirror.errors import DatabaseRefused, PoisonEventError, TransientError
-from storemirror.event.change import Change, Outcome
+from storemirror.event.change import Change, Origin, Outcome, RowState
 from storemirror.gateway.deadline import within
 from storemirror.gateway.port import Mirrored
 from storemirror.model.entity import Model
@@ -56,6 +56,12 @@ class MirrorWriter:
             # What the trigger will publish, read as the writer will read it.
             entity, _ = self._model.match(change.path)
             event = self._decoder.decode(message_of(change, entity.name, self._source))
+            if change.origin is Origin.MIRROR and change.is_deleted:
+                # Of what was never there, or is gone already, there is nothing to take away; each
+                # look at it would leave a row, and a line of audit.
+                row = await within(self._timeout_s, lambda: self._mirror.row(entity, event.key))
+                if row is None or row.state is not RowState.LIVE:
+                    return Mirrored(is_mirrored=True, outcome=None)
             [outcome] = await within(self._timeout_s, lambda: self._mirror.apply([event]))
         except (TimeoutError, TransientError, DatabaseRefused, PoisonEventError) as exc:
             _log.warning(

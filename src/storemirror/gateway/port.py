@@ -265,5 +265,6 @@ class Mirrored:
 
     #: Whether SQL shows this write, or a newer one.
     is_mirrored: bool
-    #: None: SQL did not take it in time; the event path brings it.
+    #: None: nothing was applied: SQL did not take it in time, and the event path brings it; or
+    #: there was nothing to take away.
     outcome: Outcome | None

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from storemirror.errors import CallRefused
 from storemirror.gateway.fields import elements_of
+from storemirror.gateway.ids import is_key
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.source.port import Document
-
-#: Longest id that a key takes, in characters; Firestore's own limit is in bytes, and larger.
-_ID_MAX_LENGTH: Final = 128
 
 
 class Reads(Protocol):
@@ -25,36 +23,6 @@ class Reads(Protocol):
     async def get(self, path: str) -> Document | None:
         """Give a document; None when there is none."""
         ...
-
-
-def is_document_id(text: str) -> bool:
-    """
-    Tell whether a text can be one segment of a document's path.
-
-    >>> [is_document_id(t) for t in ("m1", "", "a/b", ".", "__x__")]
-    [True, False, False, False, False]
-    """
-    return (
-        0 < len(text) <= _ID_MAX_LENGTH
-        and "/" not in text
-        and text not in (".", "..")
-        and not (text.startswith("__") and text.endswith("__"))
-        and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-    )
-
-
-def checked_id(text: str, what: str) -> str:
-    """
-    Give an id that a client chose.
-
-    Raises:
-        CallRefused: it can be none; INVALID_ARGUMENT.
-    """
-    if not is_document_id(text):
-        raise CallRefused(
-            "INVALID_ARGUMENT", f"{what} has 1 to {_ID_MAX_LENGTH} characters, and no slash"
-        )
-    return text
 
 
 def no_conversation() -> CallRefused:
@@ -83,7 +51,7 @@ class Rights:
         Raises:
             CallRefused: NOT_FOUND.
         """
-        if not is_document_id(conversation_id):
+        if not is_key(conversation_id, self._conversation.keys[0]):
             raise no_conversation()
         found = await reads.get(self._conversation.path_of((conversation_id,)))
         if found is None or uid not in elements_of(found.fields, self._participants):
@@ -105,7 +73,7 @@ class Rights:
         paths = [
             self._block.path_of((other, uid))
             for other in others
-            if is_document_id(other) and is_document_id(uid)
+            if is_key(other, self._block.keys[0]) and is_key(uid, self._block.keys[1])
         ]
         found = await asyncio.gather(*(reads.get(path) for path in paths))
         if any(document is not None for document in found):

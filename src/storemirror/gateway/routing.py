@@ -162,7 +162,8 @@ class ReadRouter:
         try:
             if not await self._shows_write(sources.has_reached):
                 raise CallRefused("UNAVAILABLE", "SQL does not show that write yet; call again")
-            as_of_us = await self._lag.as_of_us()
+            # Told to the caller, and no more: nobody would serve in SQL's place.
+            as_of_us = await self._lag.as_of_us(waits=False)
             value = await within(self._limits.sql_timeout_s, sources.sql)
         except TimeoutError:
             raise CallRefused("DEADLINE_EXCEEDED", "SQL did not answer in time") from None
@@ -173,7 +174,7 @@ class ReadRouter:
 
     async def _from_sql(self, sources: Sources[T]) -> Routed[T] | FallbackReason:
         """Serve from SQL, or say why not."""
-        as_of_us = await self._lag.as_of_us()
+        as_of_us = await self._lag.as_of_us(waits=self._limits.max_lag_s is not None)
         if self._is_too_far_behind(as_of_us):
             return FallbackReason.LAG
         try:

@@ -39,19 +39,20 @@ class ShownWrites:
         entity, key = self._document(write, "DmConversation", "DmMessage")
 
         async def has_reached() -> bool:
-            if not await self._shows(entity, key, write):
+            # First, so that of another's conversation the answer is the same as of none, and takes
+            # as long: else whoever guesses ids and versions would learn which there are.
+            if await self._messages.messages(viewer, key[0], limit=1) is None:
                 return False
-            # Of another's conversation the answer is the same as of none.
-            return await self._messages.messages(viewer, key[0], limit=1) is not None
+            return await self._shows(entity, key, write)
 
         return has_reached
 
-    def in_conversation(self, write: WriteToken, conversation_id: str) -> HasReached:
+    def in_conversation(self, write: WriteToken, viewer: str, conversation_id: str) -> HasReached:
         """Ask for a write in this conversation."""
-        entity, key = self._document(write, "DmConversation", "DmMessage")
+        _, key = self._document(write, "DmConversation", "DmMessage")
         if key[0] != conversation_id:
             raise _of_something_else()
-        return lambda: self._shows(entity, key, write)
+        return self.in_inbox(write, viewer)
 
     def of_user(self, write: WriteToken, user: str) -> HasReached:
         """Ask for a follow or a block that is this user's own."""

@@ -157,7 +157,7 @@ class EditMessage(Request, frozen=True, kw_only=True):
 
 
 class DeleteMessage(Request, frozen=True, kw_only=True):
-    """Delete a message that the caller has sent; one that is gone already is no error."""
+    """Delete a message that the caller has sent; one that is gone already is NOT_FOUND."""
 
     conversation_id: KnownId
     message_id: KnownId
@@ -172,8 +172,8 @@ class MarkRead(Request, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what is no time."""
-        if self.read_at is not None:
-            us_from_rfc3339(self.read_at)
+        if self.read_at is not None and us_from_rfc3339(self.read_at) < 0:
+            raise ValueError("nobody has read anything before 1970")
 
     @property
     def read_us(self) -> int | None:

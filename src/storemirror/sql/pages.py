@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from storemirror.clock import LAST_US, datetime_from_us, us_from_datetime
+from storemirror.clock import FIRST_US, LAST_US, datetime_from_us
 from storemirror.event.change import RowState
 from storemirror.model.types import DialectLimits
 from storemirror.sql.reads import (
@@ -23,7 +23,6 @@ from storemirror.sql.reads import (
 )
 
 _NO_EDGE: Final = EdgeRow(is_live=False, version=None)
-_FIRST_US: Final = us_from_datetime(datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def page_of(
 
 def moment_of(place: Place) -> datetime:
     """Give the time of a place; one that no document has, as the nearest that one may have."""
-    return datetime_from_us(max(_FIRST_US, min(place[0], LAST_US)))
+    return datetime_from_us(max(FIRST_US, min(place[0], LAST_US)))
 
 
 def id_of(place: Place) -> str:

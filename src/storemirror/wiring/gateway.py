@@ -206,7 +206,7 @@ def _router_limits(settings: GatewaySettings) -> Limits:
     return Limits(
         sql_timeout_s=settings.sql_timeout_s,
         firestore_timeout_s=settings.firestore_timeout_s,
-        max_lag_s=settings.max_lag_s,
+        max_lag_s=settings.max_lag_s or None,
         write_wait_s=settings.write_wait_s,
     )
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from storemirror.gateway.callables import CALLABLES
-from storemirror.gateway.port import ReadMode
+from storemirror.gateway.cursor import token_of, write_of
+from storemirror.gateway.port import ReadMode, WriteToken
 from tests.integration.gateway.issuers import JwkIssuer, JwkKey, user_claims
 from tests.integration.gateway.world import JSON, CallFailed, GatewayWorld, running_gateway
 
@@ -115,6 +116,41 @@ async def test_the_table_holds(world: GatewayWorld) -> None:
         assert await told(world, "dan", row.name, row.data) == row.blocked, row
     for row in TABLE:
         assert await told(world, "ann", row.name, row.data) == "OK", row
+
+
+async def test_a_stranger_does_not_open_what_is_there(world: GatewayWorld) -> None:
+    """Who guesses id and people must not learn that they are right, nor when it changed."""
+    for people in (["ann", "ben", "dan"], ["ann", "ben", "dan", "eve"], ["ben"]):
+        opening = {"conversationId": ROOM, "participantIds": people}
+        told_status = await told(world, "eve", "sqlGatewayDmOpenConversation", opening)
+        assert told_status in ("ALREADY_EXISTS", "PERMISSION_DENIED"), people
+    opening = {"conversationId": ROOM, "participantIds": ["ann", "ben", "dan"]}
+    assert await told(world, "ann", "sqlGatewayDmOpenConversation", opening) == "OK"
+
+
+async def test_a_block_holds_against_new_words_of_an_old_message(world: GatewayWorld) -> None:
+    """An edit reaches the one who blocked as a message does; taking it back is allowed."""
+    own = {"conversationId": ROOM, "messageId": "d1"}
+    await world.call("ben", "sqlGatewayBlockDelete", target="dan")
+    await world.call("dan", "sqlGatewayDmSend", **own, body="hi")
+    await world.call("ben", "sqlGatewayBlockUpsert", target="dan")
+    for data, status in (({"body": "new"}, "PERMISSION_DENIED"), ({"body": "hi"}, "OK")):
+        assert await told(world, "dan", "sqlGatewayDmEdit", {**own, **data}) == status
+    assert await told(world, "dan", "sqlGatewayDmDelete", own) == "OK"
+
+
+async def test_a_forged_token_tells_a_stranger_nothing(world: GatewayWorld) -> None:
+    """Whatever version it names, of a conversation that is there and of one that is not."""
+    sent = await world.call("ann", "sqlGatewayDmSend", conversationId=ROOM, body="hi")
+    version = write_of(sent["token"]).version
+    told_of = set()
+    for room in (ROOM, "none"):
+        for asked in (version - 2, version, version + 2):
+            path = f"conversations/{room}/messages/m1"
+            after = token_of(WriteToken(path=path, version=asked))
+            data = {"conversationId": room, "after": after}
+            told_of.add(await told(world, "eve", "sqlGatewayDmListMessages", data))
+    assert len(told_of) == 1, told_of
 
 
 async def test_not_there_and_not_yours_are_the_same_answer(world: GatewayWorld) -> None:

@@ -95,6 +95,20 @@ async def test_a_mirrored_write_is_a_duplicate_when_its_trigger_comes(world: Gat
     assert await world.is_clean()
 
 
+async def test_to_mirror_what_never_was_leaves_nothing_behind(world: GatewayWorld) -> None:
+    """Each call would leave a tombstone, and a line of audit, for a user who calls in a loop."""
+    for _ in range(2):
+        answer = await world.call(
+            "ann", SEND, mode="mirror", conversationId=ROOM, messageId="never"
+        )
+        assert (answer["mirrored"], answer["message"], answer["token"]) == (True, None, None)
+    edge = await world.call("ann", "sqlGatewayFollowEdgeUpsert", mode="mirror", target="nobody")
+    assert (edge["exists"], edge["token"]) == (False, None)
+    mirror, model = await world.parts.mirror(), world.parts.model
+    assert await mirror.row(model["DmMessage"], (ROOM, "never")) is None
+    assert await mirror.row(model["FollowEdge"], ("ann", "nobody")) is None
+
+
 async def test_nobody_mirrors_another_conversation(world: GatewayWorld) -> None:
     """Else a stranger could make SQL read, and learn what exists."""
     await write(world, f"{PATH}/messages/m1", a_message())
@@ -159,6 +173,42 @@ async def test_opening_a_conversation_again_changes_nothing(world: GatewayWorld)
             "eve", "sqlGatewayDmOpenConversation", conversationId=ROOM, participantIds=["ben"]
         )
     assert refused.value.status == "ALREADY_EXISTS"
+
+
+async def test_a_delete_that_was_only_seen_has_no_token_unless_sql_took_it(
+    new_database: NewDatabase, issuer: JwkIssuer
+) -> None:
+    """Its version is none that an event will bring: a read would wait for it for ever."""
+    settings = {"STOREMIRROR_GATEWAY_DUAL_WRITE": "false"}
+    async with running_gateway(new_database, issuer, settings) as world:
+        opening = {"conversationId": ROOM, "participantIds": ["ben"]}
+        await world.call("ann", "sqlGatewayDmOpenConversation", **opening)
+        await write(world, f"{PATH}/messages/m1", a_message())
+        await write(world, f"{PATH}/messages/m1", None)
+        seen = {"mode": "mirror", "conversationId": ROOM, "messageId": "m1"}
+        answer = await world.call("ann", SEND, **seen)
+        assert (answer["mirrored"], answer["token"]) == (False, None)
+
+
+async def test_messages_that_went_leave_a_cursor_for_what_is_newer(world: GatewayWorld) -> None:
+    """The page is empty; who polls with its cursor must see what comes."""
+    for number in range(3):
+        message = {"conversationId": ROOM, "messageId": f"m{number}", "body": "hi"}
+        await world.call("ann", SEND, **message)
+    first = await world.call("ann", MESSAGES, conversationId=ROOM, pageSize=2)
+    await world.call("ann", "sqlGatewayDmDelete", conversationId=ROOM, messageId="m0")
+    empty = await world.call("ann", MESSAGES, conversationId=ROOM, cursor=first["older"])
+    assert (empty["items"], empty["hasNewer"]) == ([], True)
+    back = await world.call("ann", MESSAGES, conversationId=ROOM, cursor=empty["newer"])
+    assert [item["messageId"] for item in back["items"]] == ["m2"]
+
+
+async def test_no_id_is_made_that_another_database_could_not_have(world: GatewayWorld) -> None:
+    """SQL Server would set it aside, and dead letters stop a rollout."""
+    for message_id in ("m ", "m\n", "m\u0007"):
+        with pytest.raises(CallFailed) as refused:
+            await world.call("ann", SEND, conversationId=ROOM, messageId=message_id, body="hi")
+        assert refused.value.status == "INVALID_ARGUMENT"
 
 
 async def test_without_dual_write_the_event_path_brings_everything(

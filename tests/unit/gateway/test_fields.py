@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from storemirror.event.value import encode_fields
-from storemirror.gateway.fields import elements_of, text_at, value_at, with_value
+from storemirror.gateway.fields import elements_of, text_at, with_value
 from storemirror.gateway.social import DirectMessages
 from storemirror.model.load import load_model
+from storemirror.source.queries import value_at
 
 DOCUMENT = encode_fields({"a": {"b": {"c": "deep"}}, "other": 1})
 

@@ -41,7 +41,6 @@ FROZEN = {
     "sqlGatewayDmSend.mirror": "1e6fe6bca677c9ac4b1ebfa814702f38f8f8ce447526409ca16bfbcc88364ca6",
     "sqlGatewayDmEdit": "d496061c16510d9631d2c8f73ccd2cc704e575d58c1634eedd1ad28d14b6b03f",
     "sqlGatewayDmDelete": "4634d78a1d51d4eedc10bc2a0a1b5b7dac55ca6bd593099a97ad68ff476decbb",
-    "sqlGatewayDmDelete.again": "abd0ab63afdd09fffb9ad8779b4cf7e07be94df5724245e6dfb1b0a799fa15e3",
     "sqlGatewayDmMarkRead": "05a194cb056c191106a2ad719c87782ce99dc405f6ab2421504955e4ebea99b8",
     "sqlGatewayFollowGetRelationship": (
         "9d2ab1ec76e3090d46fd8a1d3e94eb42e621f75577d6ea0f6034e8145b3639d0"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from storemirror.clock import SECOND_US
 from storemirror.errors import BusUnavailable
 from storemirror.gateway.lag import REFRESH_AFTER_S, STALE_AFTER_S, LagWatch
@@ -59,9 +61,37 @@ async def test_a_figure_is_served_while_a_new_one_is_on_its_way() -> None:
     first = await lag.as_of_us()
     clock.advance(REFRESH_AFTER_S)
     assert await lag.as_of_us() == first
-    for _ in range(3):
+    for _ in range(10):
         await asyncio.sleep(0)
     assert await lag.as_of_us() == clock.now_us() - 7 * SECOND_US
+
+
+async def test_a_bus_that_says_nothing_holds_up_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQL and Firestore may both be well (issue 7)."""
+    monkeypatch.setattr("storemirror.gateway.lag.ASK_TIMEOUT_S", 0.01)
+
+    async def never() -> float | None:
+        await asyncio.Event().wait()
+        return None
+
+    lag = LagWatch(never, ManualClock())
+    assert await lag.as_of_us(waits=False) is None
+    assert await lag.as_of_us() is None
+    await lag.aclose()
+
+
+async def test_a_bus_that_refuses_is_asked_no_more_often_than_another() -> None:
+    """With too few rights it always does, and each read would wait for it."""
+    clock, bus = ManualClock(), Bus(BusUnavailable("no"))
+    lag = LagWatch(bus.oldest_age_s, clock)
+    for _ in range(5):
+        assert await lag.as_of_us() is None
+    assert bus.asked_count == 1
+    clock.advance(REFRESH_AFTER_S)
+    await lag.as_of_us()
+    assert bus.asked_count == 2
 
 
 async def test_a_bus_that_does_not_answer_makes_the_lag_unknown_in_the_end() -> None:
@@ -72,5 +102,6 @@ async def test_a_bus_that_does_not_answer_makes_the_lag_unknown_in_the_end() -> 
     clock.advance(STALE_AFTER_S)
     assert await lag.as_of_us() is None
     bus.ages = [0.0]
+    clock.advance(REFRESH_AFTER_S)
     assert await lag.as_of_us() == clock.now_us()
     await lag.aclose()

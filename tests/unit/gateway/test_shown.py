@@ -50,14 +50,16 @@ async def test_a_write_is_shown_by_its_version_and_every_later_one(
     version: int, is_shown: bool
 ) -> None:
     """Somebody may have written again meanwhile."""
-    asked = shown({MESSAGE: version}).in_conversation(WriteToken(path=MESSAGE, version=20), "c1")
+    asked = shown({MESSAGE: version}).in_conversation(
+        WriteToken(path=MESSAGE, version=20), "viewer", "c1"
+    )
     assert await asked() is is_shown
 
 
 async def test_a_document_that_sql_has_not_got_is_not_shown() -> None:
     """It is on its way."""
     write = WriteToken(path=MESSAGE, version=20)
-    assert not await shown({}).in_conversation(write, "c1")()
+    assert not await shown({}).in_conversation(write, "viewer", "c1")()
 
 
 async def test_a_token_of_anothers_conversation_is_as_one_of_none() -> None:
@@ -65,6 +67,7 @@ async def test_a_token_of_anothers_conversation_is_as_one_of_none() -> None:
     write = WriteToken(path=MESSAGE, version=20)
     assert await shown({MESSAGE: 20}).in_inbox(write, "viewer")()
     assert not await shown({MESSAGE: 20}).in_inbox(write, "stranger")()
+    assert not await shown({MESSAGE: 20}).in_conversation(write, "stranger", "c1")()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ async def test_a_token_of_anothers_conversation_is_as_one_of_none() -> None:
 def test_a_token_of_something_else_is_refused(path: str) -> None:
     """A conversation's page cannot show it, and would wait for nothing."""
     with pytest.raises(CallRefused) as refused:
-        shown({}).in_conversation(WriteToken(path=path, version=20), "c1")
+        shown({}).in_conversation(WriteToken(path=path, version=20), "viewer", "c1")
     assert refused.value.status == "INVALID_ARGUMENT"
 
 
