@@ -7,18 +7,16 @@ deadline, a breaker that is open, a mirror too far behind, a write of the caller
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import structlog
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
 
 from storemirror.clock import SECOND_US, Clock
 from storemirror.errors import CallRefused, DatabaseRefused, TransientError
+from storemirror.gateway.breaker import Breaker
 from storemirror.gateway.deadline import within
 from storemirror.gateway.lag import LagWatch
 from storemirror.gateway.port import ReadMode, Served
@@ -26,10 +24,6 @@ from storemirror.telemetry import LogEvent
 
 #: How long to wait between looks at whether SQL shows a write.
 _LOOK_EVERY_S: Final = 0.01
-#: SQL failures in a row after which it is left alone, and for how long.
-BREAKER_THRESHOLD: Final = 5
-BREAKER_OPEN_S: Final = 5.0
-_BREAKER: Final = "sql"
 
 _log = structlog.get_logger(__name__)
 
@@ -116,12 +110,7 @@ class ReadRouter:
         self._background = background
         self._limits = limits
         self._clock = clock
-        self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=BREAKER_THRESHOLD,
-            default_ttl=BREAKER_OPEN_S,
-            # A refusal is an answer, and a call that is called off says nothing of SQL.
-            exclude=[CallRefused, asyncio.CancelledError],
-        )
+        self._breaker = Breaker()
 
     async def read(self, mode: ReadMode, sources: Sources[T]) -> Routed[T]:
         """
@@ -177,13 +166,14 @@ class ReadRouter:
         as_of_us = await self._lag.as_of_us(waits=self._limits.max_lag_s is not None)
         if self._is_too_far_behind(as_of_us):
             return FallbackReason.LAG
+        turn = self._breaker.turn()
+        if turn is None:
+            return FallbackReason.BREAKER_OPEN
         try:
-            async with await self._breakers.get_breaker(_BREAKER):
+            with turn:
                 if not await self._shows_write(sources.has_reached):
                     return FallbackReason.WRITE_NOT_THERE
                 value = await within(self._limits.sql_timeout_s, sources.sql)
-        except OpenedState:
-            return FallbackReason.BREAKER_OPEN
         except TimeoutError:
             return FallbackReason.TIMEOUT
         except (TransientError, DatabaseRefused) as exc:

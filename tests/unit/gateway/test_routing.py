@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
+from purgatory.domain.model import Context, OpenedState
 
 from storemirror.clock import SECOND_US, SystemClock
 from storemirror.errors import (
@@ -16,10 +18,11 @@ from storemirror.errors import (
     SourceUnavailable,
     SqlUnavailable,
 )
+from storemirror.gateway import breaker
+from storemirror.gateway.breaker import BREAKER_THRESHOLD
 from storemirror.gateway.lag import LagWatch
 from storemirror.gateway.port import ReadMode, Served
 from storemirror.gateway.routing import (
-    BREAKER_THRESHOLD,
     FallbackReason,
     Limits,
     ReadRouter,
@@ -38,6 +41,9 @@ class World:
     firestore_error: Exception | None = None
     is_sql_stuck: bool = False
     is_firestore_stuck: bool = False
+    #: SQL's answers wait until it is set; None: they do not.
+    gate: asyncio.Event | None = None
+    is_sql_asked: asyncio.Event = field(default_factory=asyncio.Event)
     age_s: float | Exception | None = None
     reached_after_count: int = 0
     is_known_there: bool = True
@@ -70,8 +76,11 @@ class World:
 
     async def _sql(self) -> str:
         self.asked.append("sql")
+        self.is_sql_asked.set()
         if self.is_sql_stuck:
             await asyncio.Event().wait()
+        if self.gate is not None:
+            await self.gate.wait()
         if self.sql_error is not None:
             raise self.sql_error
         return "sql"
@@ -149,6 +158,104 @@ async def test_after_failures_in_a_row_sql_is_left_alone_for_a_while() -> None:
     world.asked.clear()
     assert (await world.read(ReadMode.SQL)).fallback is FallbackReason.BREAKER_OPEN
     assert world.asked == ["firestore"]
+
+
+@pytest.fixture
+def is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for which SQL is left alone is always over."""
+    monkeypatch.setattr(breaker, "BREAKER_OPEN_S", -1.0)
+
+
+async def fail(world: World, count: int = BREAKER_THRESHOLD) -> None:
+    """Let SQL fail a few times."""
+    world.sql_error = SqlUnavailable("away")
+    for _ in range(count):
+        await world.read(ReadMode.SQL)
+    world.sql_error = None
+
+
+async def called_off(world: World) -> None:
+    """Let a caller go away while SQL is asked."""
+    world.gate, world.is_sql_asked = asyncio.Event(), asyncio.Event()
+    reading = asyncio.create_task(world.read(ReadMode.SQL))
+    await world.is_sql_asked.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    world.gate = None
+
+
+@pytest.mark.usefixtures("is_tried_at_once")
+async def test_one_read_at_a_time_tries_sql_again() -> None:
+    """All of them would wait out a deadline if it is still down (issue 7)."""
+    world = World()
+    await fail(world)
+    world.asked.clear()
+    world.gate = asyncio.Event()
+    reads = [asyncio.create_task(world.read(ReadMode.SQL)) for _ in range(100)]
+    others = await asyncio.gather(*reads[1:])
+    assert {read.fallback for read in others} == {FallbackReason.BREAKER_OPEN}
+    assert world.asked.count("sql") == 1
+    world.gate.set()
+    assert (await reads[0]).served is Served.SQL
+    assert (await world.read(ReadMode.SQL)).served is Served.SQL
+
+
+@pytest.mark.usefixtures("is_tried_at_once")
+async def test_a_trial_that_is_called_off_decides_nothing() -> None:
+    """SQL is tried again by the next read, and by that alone (issue 7)."""
+    world = World()
+    await fail(world)
+    await called_off(world)
+    world.asked.clear()
+    world.gate = asyncio.Event()
+    reads = [asyncio.create_task(world.read(ReadMode.SQL)) for _ in range(10)]
+    await asyncio.gather(*reads[1:])
+    assert world.asked.count("sql") == 1
+    world.gate.set()
+    assert (await reads[0]).served is Served.SQL
+
+
+async def test_a_trial_that_fails_leaves_sql_alone_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as before."""
+    monkeypatch.setattr(breaker, "BREAKER_OPEN_S", 3_600.0)
+    world = World()
+    await fail(world)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 3_601)
+    await fail(world, 1)
+    world.asked.clear()
+    assert (await world.read(ReadMode.SQL)).fallback is FallbackReason.BREAKER_OPEN
+    assert world.asked == ["firestore"]
+
+
+async def test_a_call_that_is_called_off_is_no_success_of_sql_s() -> None:
+    """Clients give up because SQL hangs: that must not keep it in use (issue 7)."""
+    world = World()
+    await fail(world, BREAKER_THRESHOLD - 1)
+    await called_off(world)
+    await fail(world, 1)
+    assert (await world.read(ReadMode.SQL)).fallback is FallbackReason.BREAKER_OPEN
+
+
+async def test_leaving_sql_alone_keeps_nothing_of_the_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library raises one and the same exception at every read (issue 7)."""
+    opened: list[OpenedState] = []
+    refuse = OpenedState.handle_new_request
+
+    def noted(state: OpenedState, context: Context) -> None:
+        opened.append(state)
+        refuse(state, context)
+
+    monkeypatch.setattr(OpenedState, "handle_new_request", noted)
+    world = World()
+    await fail(world)
+    for _ in range(3):
+        await world.read(ReadMode.SQL)
+    assert len(opened) == 3
+    assert {state.__traceback__ for state in opened} == {None}
 
 
 async def test_a_write_that_is_not_there_yet_is_waited_for() -> None:
