@@ -2,6 +2,8 @@
 Shadow reads: what Firestore served, compared with what SQL would have, in the background.
 
 Only equal versions are compared: an older one in SQL is lag, a newer one came between both reads.
+What one side alone shows is counted apart: it is late, or it is lost or ought to be gone, and only
+whether the count goes on rising tells which.
 What differs is named by path and field; contents are never kept.
 """
 
@@ -10,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -24,6 +26,7 @@ from storemirror.gateway.port import (
     Edge,
     MessageItem,
     MessagePage,
+    Position,
     Relationship,
 )
 from storemirror.telemetry import LogEvent
@@ -42,7 +45,8 @@ _log = structlog.get_logger(__name__)
 class Difference:
     """A field that both sides show differently, at the same version."""
 
-    #: What the item is: "conversation c1", "message m1 of c1", "outgoing".
+    #: What the item is: "conversation c1", "message m1 of c1", "outgoing"; or the whole page:
+    #: "inbox", "messages of c1".
     item: str
     field: str
 
@@ -52,19 +56,26 @@ class Comparison:
     """What came of comparing one answer.  Counts of items."""
 
     compared_count: int = 0
-    #: SQL shows an older version, or not yet the item.
+    #: SQL shows an older version.
     lagging_count: int = 0
     #: SQL shows a newer version: something was written between both reads.
     newer_count: int = 0
+    #: SQL does not show the item: it is late, or lost.
+    only_in_firestore_count: int = 0
+    #: Firestore does not show the item: it is new, or SQL kept what was deleted.
+    only_in_sql_count: int = 0
+    #: One side says that there is no such conversation, or that the viewer takes no part in it.
+    membership_count: int = 0
     differences: list[Difference] = field(default_factory=list)
 
 
 def compare_conversations(served: ConversationPage, sql: ConversationPage) -> Comparison:
     """Compare two pages of an inbox, item by item."""
-    return _compare_items(
-        {i.conversation_id: i for i in served.items},
-        {i.conversation_id: i for i in sql.items},
-        named=lambda name: f"conversation {name}",
+    return _compare_pages(
+        _Page(served.items, has_older=served.has_older),
+        _Page(sql.items, has_older=sql.has_older),
+        whole="inbox",
+        named=lambda i: f"conversation {i.conversation_id}",
         versions=lambda i: (i.version, i.last_message_version or 0),
     )
 
@@ -73,10 +84,13 @@ def compare_messages(
     conversation_id: str, served: MessagePage | None, sql: MessagePage | None
 ) -> Comparison:
     """Compare two pages of one conversation; None: not there, or not the viewer's."""
-    return _compare_items(
-        {i.message_id: i for i in (served.items if served else ())},
-        {i.message_id: i for i in (sql.items if sql else ())},
-        named=lambda name: f"message {name} of {conversation_id}",
+    if served is None or sql is None:
+        return Comparison(membership_count=int(served is not sql))
+    return _compare_pages(
+        _Page(served.items, has_older=served.has_older, has_newer=served.has_newer),
+        _Page(sql.items, has_older=sql.has_older, has_newer=sql.has_newer),
+        whole=f"messages of {conversation_id}",
+        named=lambda i: f"message {i.message_id} of {conversation_id}",
         versions=lambda i: (i.version,),
     )
 
@@ -89,7 +103,8 @@ def compare_relationships(served: Relationship, sql: Relationship) -> Comparison
         there: Edge = getattr(sql, name)
         if here.version is None or there.version is None:
             # One side does not say which version: whether it is there is all that can be seen.
-            found.lagging_count += here.exists != there.exists
+            found.only_in_firestore_count += here.exists and not there.exists
+            found.only_in_sql_count += there.exists and not here.exists
             found.compared_count += here.exists == there.exists
             continue
         if not _is_same_version((here.version,), (there.version,), found):
@@ -102,25 +117,64 @@ def compare_relationships(served: Relationship, sql: Relationship) -> Comparison
 Item = TypeVar("Item", ConversationItem, MessageItem)
 
 
-def _compare_items(
-    served: Mapping[str, Item],
-    sql: Mapping[str, Item],
+@dataclass(frozen=True, slots=True)
+class _Page(Generic[Item]):
+    """A page, newest first."""
+
+    items: Sequence[Item]
+    has_older: bool
+    has_newer: bool = False
+
+    def would_show(self, position: Position) -> bool:
+        """Tell whether an item there would be on the page, and not before or behind it."""
+        if not self.items:
+            return True
+        is_behind = self.has_older and position < self.items[-1].position
+        is_before = self.has_newer and position > self.items[0].position
+        return not (is_behind or is_before)
+
+
+def _compare_pages(
+    served: _Page[Item],
+    sql: _Page[Item],
     *,
-    named: Callable[[str], str],
+    whole: str,
+    named: Callable[[Item], str],
     versions: Callable[[Item], Sequence[int]],
 ) -> Comparison:
     found = Comparison()
-    for name, here in served.items():
-        there = sql.get(name)
+    by_name = {named(item): item for item in sql.items}
+    for here in served.items:
+        there = by_name.get(named(here))
         if there is None:
-            found.lagging_count += 1
+            found.only_in_firestore_count += sql.would_show(here.position)
         elif _is_same_version(versions(here), versions(there), found):
             found.differences += [
-                Difference(item=named(name), field=differing)
+                Difference(item=named(here), field=differing)
                 for differing in _differing_fields(here, there)
             ]
-    found.newer_count += len(sql.keys() - served.keys())
+    served_names = [named(item) for item in served.items]
+    found.only_in_sql_count += sum(
+        served.would_show(by_name[name].position) for name in by_name.keys() - set(served_names)
+    )
+    if by_name.keys() == set(served_names):
+        _compare_around(served, sql, found)
+        # At other versions an item may stand elsewhere.
+        if found.compared_count == len(served_names) and served_names != [
+            named(item) for item in sql.items
+        ]:
+            found.differences.append(Difference(item=whole, field="order"))
     return found
+
+
+def _compare_around(served: _Page[Item], sql: _Page[Item], found: Comparison) -> None:
+    """Compare what pages of the same items say of others: one at least is on one side alone."""
+    for here, there in (
+        (served.has_older, sql.has_older),
+        (served.has_newer, sql.has_newer),
+    ):
+        found.only_in_firestore_count += here and not there
+        found.only_in_sql_count += there and not here
 
 
 def _is_same_version(here: Sequence[int], there: Sequence[int], found: Comparison) -> bool:
@@ -158,8 +212,9 @@ class ShadowReads:
         self._sample_rate = sample_rate
         self._random = randomness
         self._running: set[asyncio.Task[None]] = set()
-        #: Items by what came of them: compared, lagging, newer, different; and `failed`,
-        #: comparisons that SQL did not answer, and `skipped`, those there was no room for.
+        #: Items by what came of them: compared, lagging, newer, only_in_firestore, only_in_sql,
+        #: different; `membership`, answers that one side alone gave; `failed`, comparisons that
+        #: SQL did not answer; and `skipped`, those there was no room for.
         self.counts: Counter[str] = Counter()
 
     def run(self, compare: Callable[[], Awaitable[None]]) -> None:
@@ -178,6 +233,9 @@ class ShadowReads:
         self.counts["compared"] += found.compared_count
         self.counts["lagging"] += found.lagging_count
         self.counts["newer"] += found.newer_count
+        self.counts["only_in_firestore"] += found.only_in_firestore_count
+        self.counts["only_in_sql"] += found.only_in_sql_count
+        self.counts["membership"] += found.membership_count
         self.counts["different"] += len(found.differences)
         for difference in found.differences:
             _log.warning(

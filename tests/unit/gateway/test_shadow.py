@@ -129,10 +129,57 @@ def test_an_inbox_whose_last_message_lags_is_not_compared() -> None:
     assert compare_conversations(inbox(CONVERSATION), inbox(older)) == Comparison(lagging_count=1)
 
 
-def test_what_one_side_alone_has_is_lag_or_new() -> None:
-    """A message that came, or went, between both reads."""
-    assert compare_messages("c1", messages(MESSAGE), None) == Comparison(lagging_count=1)
-    assert compare_messages("c1", None, messages(MESSAGE)) == Comparison(newer_count=1)
+def test_what_one_side_alone_shows_is_counted_by_side() -> None:
+    """A row that SQL lost, or kept after its document went, is never at a version (issue 7)."""
+    empty, one = messages(), messages(MESSAGE)
+    assert compare_messages("c1", one, empty) == Comparison(only_in_firestore_count=1)
+    assert compare_messages("c1", empty, one) == Comparison(only_in_sql_count=1)
+    assert compare_conversations(inbox(), inbox(CONVERSATION)) == Comparison(only_in_sql_count=1)
+
+
+def test_a_conversation_that_one_side_alone_shows_is_a_matter_of_membership() -> None:
+    """A viewer who was removed must not go on reading from SQL unseen (issue 7)."""
+    page = messages(MESSAGE, replace(MESSAGE, message_id="m2"))
+    assert compare_messages("c1", None, page) == Comparison(membership_count=1)
+    assert compare_messages("c1", messages(), None) == Comparison(membership_count=1)
+    assert compare_messages("c1", None, None) == Comparison()
+
+
+def test_what_another_item_pushed_off_the_page_is_not_on_one_side_alone() -> None:
+    """Both sides give as many items as were asked for."""
+    third, second, first = (replace(MESSAGE, message_id=f"m{n}", sent_us=n) for n in (3, 2, 1))
+    served = replace(messages(third, second), has_older=True)
+    sql = replace(messages(second, first), has_older=False)
+    assert compare_messages("c1", served, sql) == Comparison(
+        compared_count=1, only_in_firestore_count=1
+    )
+    before = replace(messages(second, first), has_newer=True)
+    assert compare_messages("c1", before, messages(third, second)) == Comparison(
+        compared_count=1, only_in_firestore_count=1
+    )
+
+
+def test_another_order_of_the_same_items_is_a_difference() -> None:
+    """Field by field the items are the same (issue 7)."""
+    other = replace(MESSAGE, message_id="m2")
+    found = compare_messages("c1", messages(MESSAGE, other), messages(other, MESSAGE))
+    assert found.differences == [Difference("messages of c1", "order")]
+    talk = replace(CONVERSATION, conversation_id="c2")
+    turned = compare_conversations(inbox(CONVERSATION, talk), inbox(talk, CONVERSATION))
+    assert turned.differences == [Difference("inbox", "order")]
+    late = messages(replace(other, version=18), MESSAGE)
+    assert not compare_messages("c1", messages(MESSAGE, other), late).differences
+
+
+@pytest.mark.parametrize("name", ["has_older", "has_newer"])
+def test_more_items_on_one_side_are_seen_beyond_the_page(name: str) -> None:
+    """What the page does not show is lost, or ought to be gone, all the same."""
+    page = messages(MESSAGE)
+    more = replace(page, **as_fields(name, value=True))
+    assert compare_messages("c1", more, page) == Comparison(
+        compared_count=1, only_in_firestore_count=1
+    )
+    assert compare_messages("c1", page, more) == Comparison(compared_count=1, only_in_sql_count=1)
 
 
 @pytest.mark.parametrize("edge", ["outgoing", "incoming", "outgoing_block", "incoming_block"])
@@ -143,7 +190,24 @@ def test_an_edge_that_differs_is_named(edge: str) -> None:
     gone = replace(RELATIONSHIP, **as_fields(edge, Edge(exists=False, version=None)))
     assert compare_relationships(RELATIONSHIP, wrong).differences == [Difference(edge, "exists")]
     assert compare_relationships(RELATIONSHIP, late).lagging_count == 1
-    assert compare_relationships(RELATIONSHIP, gone).lagging_count == 1
+    assert compare_relationships(RELATIONSHIP, gone).only_in_firestore_count == 1
+    assert compare_relationships(gone, RELATIONSHIP).only_in_sql_count == 1
+
+
+def test_every_kind_of_what_was_found_is_counted() -> None:
+    """A kind that nobody adds up is a fault that nobody sees."""
+    found = Comparison(1, 2, 3, 4, 5, 6, [Difference("message m1 of c1", "body")])
+    shadow = ShadowReads(1.0, random.Random(1))
+    shadow.note(found)
+    assert shadow.counts == {
+        "compared": 1,
+        "lagging": 2,
+        "newer": 3,
+        "only_in_firestore": 4,
+        "only_in_sql": 5,
+        "membership": 6,
+        "different": 1,
+    }
 
 
 async def test_a_comparison_that_fails_is_counted_and_nobody_hears_of_it() -> None:
