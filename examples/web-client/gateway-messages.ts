@@ -13,19 +13,24 @@ import {
 } from "./repository.ts";
 import { WaitingWrites } from "./waiting-writes.ts";
 
-/** How long the triggers may take with what an older client wrote into Firestore by itself. */
-const SECOND_LOOK_MS = 3_000;
+export interface GatewayOptions {
+  pageSize?: number;
+  /** When to look again, each after the one before: triggers take a while. */
+  laterLooksMs?: readonly number[];
+}
 
 export class GatewayMessagesRepository implements MessagesRepository {
   protected readonly functions: Functions;
   protected readonly firestore: Firestore;
   private readonly pageSize: number;
+  private readonly laterLooksMs: readonly number[];
   private readonly waiting = new WaitingWrites();
 
-  constructor(functions: Functions, firestore: Firestore, pageSize = PAGE_SIZE) {
+  constructor(functions: Functions, firestore: Firestore, options: GatewayOptions = {}) {
     this.functions = functions;
     this.firestore = firestore;
-    this.pageSize = pageSize;
+    this.pageSize = options.pageSize ?? PAGE_SIZE;
+    this.laterLooksMs = options.laterLooksMs ?? [3_000, 30_000];
   }
 
   watch(
@@ -37,7 +42,7 @@ export class GatewayMessagesRepository implements MessagesRepository {
     let askedCount = 0;
     let shownCount = 0;
     let isEnded = false;
-    let secondLook: ReturnType<typeof setTimeout> | undefined;
+    let laterLook: ReturnType<typeof setTimeout> | undefined;
     const display = () => show(this.withUnsent(conversationId, newest));
     const refresh = async () => {
       const turn = ++askedCount;
@@ -51,16 +56,24 @@ export class GatewayMessagesRepository implements MessagesRepository {
         if (!isEnded) fail(error instanceof Error ? error : new Error(String(error)));
       }
     };
+    // What Firestore was given without the gateway comes into SQL by its trigger, some time later.
+    const lookLater = ([waitMs, ...more]: readonly number[]) => {
+      if (waitMs === undefined) return;
+      laterLook = setTimeout(() => {
+        lookLater(more);
+        void refresh();
+      }, waitMs);
+    };
     const changed = (token: string | null) => {
-      clearTimeout(secondLook);
-      if (token === null) secondLook = setTimeout(refresh, SECOND_LOOK_MS);
+      clearTimeout(laterLook);
+      if (token === null) lookLater(this.laterLooksMs);
       else this.waiting.add(conversationId, token);
       void refresh();
     };
     const stop = listenForChanges(this.firestore, conversationId, changed, display, fail);
     return () => {
       isEnded = true;
-      clearTimeout(secondLook);
+      clearTimeout(laterLook);
       stop();
     };
   }

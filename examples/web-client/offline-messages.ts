@@ -6,7 +6,7 @@ import type { Functions } from "firebase/functions";
 
 import { call } from "./callables.ts";
 import { uidOf, writeMessage } from "./documents.ts";
-import { GatewayMessagesRepository } from "./gateway-messages.ts";
+import { GatewayMessagesRepository, type GatewayOptions } from "./gateway-messages.ts";
 import { newMessageId, type Message } from "./repository.ts";
 
 export class OfflineMessagesRepository extends GatewayMessagesRepository {
@@ -14,8 +14,13 @@ export class OfflineMessagesRepository extends GatewayMessagesRepository {
   /** By conversation and id: what this client sent, until a page shows it; newest last. */
   private readonly unsent = new Map<string, Map<string, Message>>();
 
-  constructor(functions: Functions, firestore: Firestore, auth: Auth, pageSize?: number) {
-    super(functions, firestore, pageSize);
+  constructor(
+    functions: Functions,
+    firestore: Firestore,
+    auth: Auth,
+    options: GatewayOptions = {},
+  ) {
+    super(functions, firestore, options);
     this.auth = auth;
   }
 

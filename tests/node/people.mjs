@@ -56,13 +56,14 @@ export class Screen {
     for (const look of this.waiting) look();
   }
 
-  /** Wait until what the screen shows is as it should be. */
+  /** Look now and after each change until something holds; gives what was found. */
   until(holds) {
     return new Promise((resolve) => {
       const look = () => {
-        if (!holds(this)) return;
+        const found = holds(this);
+        if (!found) return;
         this.waiting.delete(look);
-        resolve();
+        resolve(found);
       };
       this.waiting.add(look);
       look();

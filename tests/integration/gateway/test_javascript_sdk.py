@@ -15,18 +15,10 @@ from storemirror.gateway.calls import Calls
 from storemirror.gateway.port import ReadMode
 from tests.integration.gateway.hosted import CallsUnderTest, on_port
 from tests.integration.gateway.issuers import JwkIssuer
-from tests.integration.gateway.world import another_gateway, running_gateway
+from tests.integration.gateway.world import UNHURRIED, another_gateway, running_gateway
 from tests.support.node import PROJECT, run_script
 
 NewDatabase = Callable[[], Awaitable[str]]
-#: A machine that is busy must not make the other side answer.
-UNHURRIED = {
-    "STOREMIRROR_GATEWAY_MIRROR_TIMEOUT_S": "30",
-    "STOREMIRROR_GATEWAY_SQL_TIMEOUT_S": "30",
-    "STOREMIRROR_GATEWAY_FIRESTORE_TIMEOUT_S": "30",
-    "STOREMIRROR_GATEWAY_READ_DEADLINE_S": "60",
-    "STOREMIRROR_GATEWAY_WRITE_DEADLINE_S": "60",
-}
 #: Texts that say nothing to whoever compares them: whether there is one is what counts.
 OPAQUE = ("token", "older", "newer", "conversationId")
 OF_THE_SOURCE = ("source", "asOf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import pytest
 
 from tests.integration.gateway.hosted import on_port
 from tests.integration.gateway.issuers import JwkIssuer
-from tests.integration.gateway.world import GatewayWorld, another_gateway, running_gateway
+from tests.integration.gateway.world import (
+    UNHURRIED,
+    GatewayWorld,
+    another_gateway,
+    running_gateway,
+)
 from tests.support.emulator import DeliveringEmulator, delivering_emulator
 from tests.support.emulator_process import free_port
 from tests.support.node import (
@@ -20,6 +26,7 @@ from tests.support.node import (
     INSTALL_LINE,
     MODULES,
     PROJECT,
+    ROOT,
     check_types,
     laid_out,
     run_script,
@@ -31,6 +38,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 NewDatabase = Callable[[], Awaitable[str]]
 LIST = "sqlGatewayDmListMessages"
 SEND = "sqlGatewayDmSend"
+GOLDEN = ROOT / "tests" / "golden" / "callables-v1"
 
 
 @pytest.fixture
@@ -50,6 +58,7 @@ async def gateway_over(
 ) -> AsyncIterator[GatewayWorld]:
     """Lend a gateway that serves SQL and writes into the emulator, which delivers to triggers."""
     settings = {
+        **UNHURRIED,
         "STOREMIRROR_DOCUMENTS_KIND": "firestore",
         "FIRESTORE_EMULATOR_HOST": emulator.host,
         "FIREBASE_AUTH_EMULATOR_HOST": auth_emulator,
@@ -124,7 +133,7 @@ def judge_screens(found: Any) -> None:
     ]
     assert found["a message is seen"] == ["one"]
     assert found["sent twice"] == ["two", "one"]
-    assert found["tokens handed back"] == [True, True, True]
+    assert found["token handed back"] == "sql"
     before = ["from an older client", "five", "four", "three", "two", "one"]
     assert found["an older client's message is seen"] == before
     assert found["while offline"]["alice"] == ["and another", "written offline", *before]
@@ -133,7 +142,7 @@ def judge_screens(found: Any) -> None:
         assert sorted(screen[:2]) == ["and another", "written offline"]
         assert screen[2:] == before
     assert sorted(found["mirrored"]) == [["off1", True], ["off2", True]]
-    assert found["a signal that is no token"][0] == "all the same"
+    assert found["a signal that is no token"] == ["INVALID_ARGUMENT", "all the same"]
     assert found["errors on screens"] == []
 
 
@@ -155,6 +164,7 @@ def judge_refusals(found: Any) -> None:
         "another's name": "permission-denied",
         "another title": "permission-denied",
     }
+    assert found["sent by the blocked"] == ["functions/permission-denied", "permission-denied"]
     assert found["nobody listens"] == "functions/internal"
 
 
@@ -193,15 +203,42 @@ async def test_screens_show_what_sql_does_not_have_yet(
     assert {result["source"] for result in by_token} == {"firestore"}
 
 
-async def test_the_types_are_right(tmp_path: Path) -> None:
-    """What a client team copies compiles under the strictest settings; a slip is found."""
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of the example, where `tsc` finds the modules."""
     if not MODULES.exists():
         pytest.skip(INSTALL_LINE)
-    folder = tmp_path / "app"
-    laid_out(folder)
-    example = folder / EXAMPLE.name
+    laid_out(tmp_path / "app")
+    return tmp_path / "app" / EXAMPLE.name
+
+
+async def test_the_types_are_right(example: Path) -> None:
+    """What a client team copies compiles under the strictest settings; a slip is found."""
     assert await check_types(example) == ""
     (example / "slip.ts").write_text(
         'import { messagesRepository } from "./index.ts";\nmessagesRepository({}, "yes");\n'
     )
     assert "slip.ts(2," in await check_types(example)
+
+
+async def test_the_types_are_those_of_the_golden_answers(example: Path) -> None:
+    """A field too many or too few in either is an error of the compiler's."""
+    lines = ['import type { Callables } from "./callables.ts";']
+    for number, golden in enumerate(golden_answers(LIST, SEND)):
+        answer = json.dumps(golden["answer"]["result"])
+        kind = f'Callables["{golden["callable"]}"][1]'
+        lines.append(f"export const answer{number}: {kind} = {answer};")
+    assert len(lines) > 4
+    (example / "golden.ts").write_text("\n".join(lines))
+    assert await check_types(example) == ""
+    renamed = "\n".join(lines).replace("editedAt", "changedAt")
+    (example / "golden.ts").write_text(renamed)
+    assert "changedAt" in await check_types(example)
+
+
+def golden_answers(*names: str) -> Iterator[Any]:
+    """The golden calls of some callables that were answered."""
+    for file in sorted(GOLDEN.glob("*.json")):
+        golden = json.loads(file.read_text())
+        if golden["callable"] in names and golden["status"] == 200:
+            yield golden
