@@ -141,7 +141,8 @@ async def test_a_block_holds_against_new_words_of_an_old_message(world: GatewayW
 
 async def test_a_forged_token_tells_a_stranger_nothing(world: GatewayWorld) -> None:
     """Whatever version it names, of a conversation that is there and of one that is not."""
-    sent = await world.call("ann", "sqlGatewayDmSend", conversationId=ROOM, body="hi")
+    again = {"conversationId": ROOM, "messageId": "m1", "body": "hi"}
+    sent = await world.call("ann", "sqlGatewayDmSend", **again)
     version = write_of(sent["token"]).version
     told_of = set()
     for room in (ROOM, "none"):

@@ -85,6 +85,13 @@ def test_what_firestore_does_not_keep_is_refused(attachment: dict[str, object]) 
     refused({**SEND, "attachments": [attachment]}, wire.EditMessage)
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
+def test_nobody_has_read_anything_before_1970(moment: str) -> None:
+    """The year 0 cannot be written down, and ended the call as our own fault."""
+    said = refused({"conversationId": "c1", "readAt": moment}, wire.MarkRead)
+    assert "before 1970" in said
+
+
 def test_attachments_may_be_nested_as_firestore_has_it() -> None:
     """And no deeper."""
     nested: object = 1
