@@ -202,6 +202,38 @@ async def test_with_the_embedded_store_it_relays_and_needs_no_google(deployed: O
     assert (await deployed.runs("check")).status == 0
 
 
+async def test_with_the_gateway_it_answers_calls_in_the_same_process(deployed: Operator) -> None:
+    """Everything in one process on a laptop; signed out, a call is refused (issue 7)."""
+    gateway = {"STOREMIRROR_UP_WITH_GATEWAY": "true", "STOREMIRROR_GATEWAY_PORT": "0"}
+    async with running(deployed, **gateway) as up:
+        said = {await up.first_line() for _ in range(2)}
+        [address] = [line for line in said if line.startswith("answering calls on ")]
+        port = int(address.rpartition(":")[2])
+        assert (await call(port, "GET", "/healthz", {}, b"")).status == 200
+        headers = {"content-type": "application/json"}
+        answer = await call(port, "POST", "/sqlGatewayDmListConversations", headers, b'{"data":{}}')
+        assert answer.status == 401
+        status, lines, err = await up.stop()
+    assert status == 0, err
+    [line] = json.loads(lines[-1])["gateway"]["latency"][:1]
+    assert (line["callable"], line["outcome"]) == (
+        "sqlGatewayDmListConversations",
+        "UNAUTHENTICATED",
+    )
+
+
+async def test_what_the_gateway_lacks_is_said_before_anything_starts(deployed: Operator) -> None:
+    """A gateway without identities must not run unseen beside the writer."""
+    ended = await deployed.runs(
+        "up",
+        STOREMIRROR_UP_WITH_GATEWAY="true",
+        STOREMIRROR_FIRESTORE_PROJECT="shop",
+        FIREBASE_AUTH_EMULATOR_HOST="127.0.0.1:9099",
+    )
+    assert ended.status == 4
+    assert "anybody could call as anybody" in ended.err
+
+
 async def test_a_port_that_is_taken_is_named_and_nothing_is_received(deployed: Operator) -> None:
     """Two of them on one machine: the second must not mirror unseen and unreachable."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
