@@ -36,7 +36,8 @@ NODE: Final = next(
     ROOT / ".venv-node" / "no-node",
 )
 FIREBASE: Final = MODULES / "firebase-tools" / "lib" / "bin" / "firebase.js"
-INSTALL_LINE: Final = "needs Node, Firebase's SDK and firebase-tools: sh tools/node.sh"
+COMPILER: Final = MODULES / "typescript" / "bin" / "tsc"
+INSTALL_LINE: Final = "needs Node, Firebase's SDK, its tools and tsc: sh tools/node.sh"
 HOST: Final = "127.0.0.1"
 #: The only project of the Auth emulator; each test has users of its own.
 PROJECT: Final = "demo-storemirror"
@@ -103,8 +104,7 @@ async def run_script(name: str, folder: Path, variables: Mapping[str, str]) -> A
 
 async def check_types(project: Path) -> str:
     """Check the types of a folder with a tsconfig.json; gives what is wrong, a line each."""
-    checker = project.parent / "node_modules" / "typescript" / "bin" / "tsc"
-    return await run_node(project, str(checker), "--pretty", "false", fails_with=(1, 2))
+    return await run_node(project, str(COMPILER), "--pretty", "false", fails_with=(1, 2))
 
 
 async def run_node(

@@ -22,9 +22,10 @@ from tests.integration.gateway.world import (
 from tests.support.emulator import DeliveringEmulator, delivering_emulator
 from tests.support.emulator_process import free_port
 from tests.support.node import (
+    COMPILER,
     EXAMPLE,
     INSTALL_LINE,
-    MODULES,
+    NODE,
     PROJECT,
     ROOT,
     check_types,
@@ -206,7 +207,7 @@ async def test_screens_show_what_sql_does_not_have_yet(
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """A copy of the example, where `tsc` finds the modules."""
-    if not MODULES.exists():
+    if not (NODE.exists() and COMPILER.exists()):
         pytest.skip(INSTALL_LINE)
     laid_out(tmp_path / "app")
     return tmp_path / "app" / EXAMPLE.name
