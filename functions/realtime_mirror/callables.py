@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import functions_framework
+import structlog
 from firebase_functions import https_fn
 from flask import Request, Response
 from flask.typing import ResponseReturnValue
@@ -22,12 +23,20 @@ from realtime_mirror.deployment import options_of
 from realtime_mirror.loop import LOOP
 from realtime_mirror.settings import load
 from storemirror.config import Settings
+from storemirror.errors import CallRefused
 from storemirror.gateway.callables import CALLABLES
+from storemirror.gateway.cors import Origins
+from storemirror.gateway.protocol import Answer, CallStatus, error_answer, wants_stream
+from storemirror.telemetry import LogEvent
 from storemirror.wiring import Parts
 from storemirror.wiring.gateway import Gateway, gateway_settings, opened_gateway
 
 #: How long closing connections may take when an instance is stopped.
 _CLOSE_TIMEOUT_S: Final = 5.0
+#: How much of a request's body is read at a time.
+_PIECE_BYTES: Final = 65_536
+
+_log = structlog.get_logger(__name__)
 
 CallableFunction = Callable[[Request], ResponseReturnValue]
 
@@ -44,15 +53,33 @@ class OpenGateway:
     def answer(self, name: str, request: Request) -> ResponseReturnValue:
         """Answer one request."""
         headers = {key.lower(): text for key, text in request.headers.items()}
-        body = request.get_data(cache=False)
-        answer = LOOP.run(self._answered(name, request.method, headers, body))
+        body, size_bytes = _body_of(request, max_bytes=load().gateway.body_max_bytes)
+        answer = LOOP.run(self._answered(name, request.method, headers, body, size_bytes))
         return Response(answer.body, status=answer.status, headers=dict(answer.headers))
 
     async def _answered(
-        self, name: str, method: str, headers: Mapping[str, str], body: bytes
-    ) -> Any:
-        gateway = await self._open()
-        return await gateway.calls.answer(name, method, headers, body)
+        self, name: str, method: str, headers: Mapping[str, str], body: bytes, size_bytes: int
+    ) -> Answer:
+        try:
+            gateway = await self._opened_gateway()
+        except CallRefused as refused:
+            _log.error(LogEvent.GATEWAY_NOT_OPENED.value, callable=name, exc_info=refused.__cause__)
+            return _unopened_answer(refused, method, headers)
+        return await gateway.calls.answer(name, method, headers, body, size_bytes=size_bytes)
+
+    async def _opened_gateway(self) -> Gateway:
+        """
+        Give the gateway.
+
+        Raises:
+            CallRefused: it cannot be opened; its cause is for the log alone, and names servers.
+        """
+        try:
+            return await self._open()
+        except Exception as exc:
+            raise CallRefused(
+                CallStatus.UNAVAILABLE, "The gateway cannot be opened; its log says why."
+            ) from exc
 
     async def _open(self) -> Gateway:
         async with self._opening:
@@ -67,6 +94,33 @@ class OpenGateway:
     def _close(self) -> None:
         with contextlib.suppress(TimeoutError):
             LOOP.run(self._opened.aclose(), timeout_s=_CLOSE_TIMEOUT_S)
+
+
+def _body_of(request: Request, *, max_bytes: int) -> tuple[bytes, int]:
+    """
+    Read a request's body, and give its size in bytes.
+
+    Args:
+        request: not read yet.
+        max_bytes: a longer one is read and dropped, piece by piece: unread, the framework would
+            read it before the answer, all at once.  Cloud Run lets none longer than 32 MiB through.
+    """
+    body, size_bytes = bytearray(), 0
+    while part := request.stream.read(_PIECE_BYTES):
+        size_bytes += len(part)
+        if size_bytes <= max_bytes:
+            body += part
+    return bytes(body), size_bytes
+
+
+def _unopened_answer(refused: CallRefused, method: str, headers: Mapping[str, str]) -> Answer:
+    """Refuse a call so that a web app, too, can tell why."""
+    origins = Origins(load().gateway.allowed_origins)
+    if method == "OPTIONS":
+        return origins.preflight(headers)
+    answer = error_answer(refused, as_stream=wants_stream(headers))
+    shared = origins.headers_for(headers.get("origin", ""))
+    return Answer(status=answer.status, headers={**answer.headers, **shared}, body=answer.body)
 
 
 #: The process's only one.

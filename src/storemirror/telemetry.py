@@ -78,6 +78,8 @@ class LogEvent(enum.StrEnum):
     BUS_RECOVERED = "receiver.bus_recovered"
     #: A callable failed for a reason that nobody foresaw; the client was told INTERNAL.
     CALL_FAILED = "gateway.call_failed"
+    #: A function cannot open the gateway: clients are told UNAVAILABLE, and each call tries again.
+    GATEWAY_NOT_OPENED = "gateway.not_opened"
     #: Somebody called who could not prove who they are, or may not; nothing of the token.
     CALL_REFUSED = "gateway.call_refused"
     #: The template of Remote Config cannot be had or read: reads and writes are Firestore's alone.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,11 @@ import pytest
 from storemirror.gateway.auth import USER_ISSUER
 from storemirror.gateway.callables import CALLABLES
 from tests.integration.functions.deployment import Deployment
-from tests.integration.functions.framework import running_functions
+from tests.integration.functions.framework import Function, running_functions
 from tests.integration.functions.test_manifest import manifest
 from tests.integration.gateway.issuers import JwkIssuer, user_claims
 from tests.integration.gateway.world import JSON
-from tests.integration.receiver.hosted import call
+from tests.integration.receiver.hosted import HOST, call
 from tests.integration.receiver.issuer import running_issuer
 from tests.support.mirrors import PROJECT
 
@@ -35,6 +39,73 @@ def test_the_callables_are_deployed_when_they_are_asked_for(functions_folder: Pa
         assert endpoints[name]["callableTrigger"] == {}
         secrets = {secret["key"] for secret in endpoints[name]["secretEnvironmentVariables"]}
         assert secrets >= {"STOREMIRROR_BUS_DSN", "STOREMIRROR_SQL_DSN"}
+
+
+async def refused(port: int, header: str, body: Iterable[bytes]) -> str:
+    """Send a request, and give the refusal with its head."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    head = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
+    with contextlib.closing(writer):
+        writer.write(head.encode())
+        for part in body:
+            writer.write(part)
+            await writer.drain()
+        return (await reader.readuntil(b"}}")).decode()
+
+
+def peak_bytes(function: Function) -> int:
+    """Give the most memory that the function's server has had in hand."""
+    server = function.process.pid
+    [worker] = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    lines = Path(f"/proc/{worker}/status").read_text().splitlines()
+    [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(peak) * 1_024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, which Linux has")
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "chunked"])
+async def test_a_body_that_is_too_large_is_not_kept(
+    functions_folder: Path, deployment: Deployment, tmp_path: Path, is_told: bool
+) -> None:
+    """A few of them would end the instance, and every call that it has in hand (issue 7)."""
+    deployment.variables.update(ON)
+    part, count = b" " * 1_048_576, 128
+    chunk = b"%x\r\n%b\r\n" % (len(part), part)
+    with running_functions(functions_folder, (OPEN,), deployment.environment, tmp_path) as started:
+        opening = started[OPEN]
+        await refused(opening.port, "content-length: 2", [b"{}"])
+        before_bytes = peak_bytes(opening)
+        if is_told:
+            header, body = f"content-length: {count * len(part)}", [part] * count
+        else:
+            header, body = "transfer-encoding: chunked", [*[chunk] * count, b"0\r\n\r\n"]
+        told = await refused(opening.port, header, body)
+        assert told.startswith("HTTP/1.1 400 ")
+        assert f"has {count * len(part)} bytes" in told
+        assert peak_bytes(opening) - before_bytes < count * len(part) / 4
+
+
+async def test_a_gateway_that_cannot_be_opened_answers_as_a_callable(
+    functions_folder: Path, deployment: Deployment, tmp_path: Path
+) -> None:
+    """An app knows what to do with UNAVAILABLE, and nothing of a page in HTML (issue 7)."""
+    origin = "https://app.example"
+    deployment.variables.update(
+        ON,
+        STOREMIRROR_GATEWAY_ALLOWED_ORIGINS=origin,
+        STOREMIRROR_GATEWAY_TEMPLATE_FILE="none.json",
+        STOREMIRROR_GATEWAY_FETCH_TEMPLATE="true",
+    )
+    with running_functions(functions_folder, (OPEN,), deployment.environment, tmp_path) as started:
+        told = await refused(
+            started[OPEN].port, f"content-length: 12\r\norigin: {origin}", [b'{"data": {}}']
+        )
+        assert told.startswith("HTTP/1.1 503 ")
+        assert '"status":"UNAVAILABLE"' in told
+        assert f"access-control-allow-origin: {origin}" in told.lower()
+        assert "template" not in told
+        [line] = started[OPEN].logged("gateway.not_opened")
+        assert "gateway.fetch_template" in json.dumps(line)
 
 
 async def test_a_callable_answers_as_the_gateway_s_own_server_does(
