@@ -110,6 +110,8 @@ async def paths_on(pipe: Pipe) -> list[str]:
     received = await consumer.receive(1_000, max_wait_s=0.0)
     bodies = [delivery.message.body for delivery in received]
     await consumer.complete(received)
+    # Each keeps a connection: hundreds of rounds would take all that there are.
+    await consumer.aclose()
     return sorted(decode_change(body, source=HEADERS["Ce-Source"]).path for body in bodies)
 
 
