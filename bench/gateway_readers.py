@@ -67,10 +67,10 @@ def document_readers(rate_per_s: float) -> GatewayContestant:
             await load_into_store(world.workload, store)
             async with database.connection() as conn:
                 await conn.execute("VACUUM (ANALYZE)")
-            model = world.mirror.model
+            model, limits = world.mirror.model, world.mirror.mirror.limits
             answer = _answer_of(
-                DocumentMessagesReader(store, DirectMessages.of(model)),
-                DocumentFollowReader(store, FollowGraph.of(model)),
+                DocumentMessagesReader(store, DirectMessages.of(model, limits)),
+                DocumentFollowReader(store, FollowGraph.of(model, limits)),
             )
             yield Opened(answer=answer)
         finally:

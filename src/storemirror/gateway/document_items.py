@@ -1,9 +1,10 @@
 """
 Documents as what callables answer: the same, value for value, as from the mirror's rows.
 
-So they go through the writer's own mapping.  A document that does not fit its declaration is left
-out: its event is a dead letter, and the mirror has not got it either; of one that did fit before,
-it has the earlier contents until the dead letter is seen to.  Pure.
+So they go through the writer's own mapping, with the limits of the mirror's database.  A document
+that does not fit its declaration is left out: its event is a dead letter, and the mirror has not
+got it either; of one that did fit before, it has the earlier contents until the dead letter is
+seen to.  Pure.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from storemirror.errors import KeyRefused, MappingFailed
 from storemirror.event.change import version_of
 from storemirror.gateway.plain_json import same_everywhere
 from storemirror.gateway.port import MessageItem, Participant
-from storemirror.gateway.social import LOSSLESS, DirectMessages
+from storemirror.gateway.social import DirectMessages
 from storemirror.model.entity import Entity
 from storemirror.model.mapping import JsonScalar, MappedRow, check_key, map_document
+from storemirror.model.types import DialectLimits
 from storemirror.source.port import Document
 
 _DECODER: Final = msgspec.json.Decoder()
@@ -57,7 +59,7 @@ class Message:
 
 def conversation_of(declared: DirectMessages, document: Document) -> Conversation | None:
     """Read a conversation; None: the document does not fit its declaration."""
-    row = row_of(declared.conversation, document)
+    row = row_of(declared.conversation, document, declared.limits)
     if row is None:
         return None
     return Conversation(
@@ -74,7 +76,7 @@ def conversation_of(declared: DirectMessages, document: Document) -> Conversatio
 
 def message_of(declared: DirectMessages, document: Document) -> Message | None:
     """Read a message; None: the document does not fit its declaration."""
-    row = row_of(declared.message, document)
+    row = row_of(declared.message, document, declared.limits)
     if row is None:
         return None
     attachments = row.columns.get("attachments")
@@ -96,14 +98,14 @@ def message_of(declared: DirectMessages, document: Document) -> Message | None:
     return Message(item=item, preview=shown)
 
 
-def row_of(entity: Entity, document: Document) -> MappedRow | None:
+def row_of(entity: Entity, document: Document, limits: DialectLimits) -> MappedRow | None:
     """Give the row that stands for a document; None: it does not fit its declaration."""
     key = entity.match(document.path.split("/"))
     try:
         if key is None:
             return None
-        check_key(entity, key, LOSSLESS, path=document.path)
-        return map_document(entity, document.fields, LOSSLESS, path=document.path)
+        check_key(entity, key, limits, path=document.path)
+        return map_document(entity, document.fields, limits, path=document.path)
     except (KeyRefused, MappingFailed):
         return None
 

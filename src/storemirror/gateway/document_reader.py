@@ -37,9 +37,10 @@ from storemirror.gateway.port import (
     Position,
     Relationship,
 )
-from storemirror.gateway.social import LOSSLESS, DirectMessages, FollowGraph
+from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.model.entity import Entity, KeyPart
 from storemirror.model.mapping import key_fault
+from storemirror.model.types import DialectLimits
 from storemirror.source.port import Document, DocumentStore
 from storemirror.source.queries import value_at
 
@@ -106,7 +107,7 @@ class DocumentMessagesReader:
         """See `MessagesReader.messages`."""
         if older_than is not None and newer_than is not None:
             raise ValueError("a page lies behind a place or before one, not both")
-        if not _is_id(self._declared.conversation.keys[0], conversation_id):
+        if not _is_id(self._declared.conversation.keys[0], conversation_id, self._declared.limits):
             return None
         seen = _Seen()
         read = await self._store.get(self._declared.conversation.path_of((conversation_id,)))
@@ -140,7 +141,7 @@ class DocumentMessagesReader:
 
     async def _conversations_of(self, viewer: str, seen: _Seen) -> Sequence[Conversation]:
         """Read all conversations in which the viewer takes part."""
-        if not _fits(self._declared.participants.key, viewer):
+        if not _fits(self._declared.participants.key, viewer, self._declared.limits):
             return []
         found: dict[str, Conversation] = {}
         for first in conversations_queries(self._declared, viewer):
@@ -195,11 +196,12 @@ class DocumentFollowReader:
 
         async def edge_of(asked: tuple[Entity, str, str]) -> Edge:
             entity, from_id, to_id = asked
-            if not (_is_id(entity.keys[0], from_id) and _is_id(entity.keys[1], to_id)):
+            is_from_id = _is_id(entity.keys[0], from_id, self._declared.limits)
+            if not (is_from_id and _is_id(entity.keys[1], to_id, self._declared.limits)):
                 return _NO_EDGE
             read = await self._store.get(entity.path_of((from_id, to_id)))
             seen.note(read.read_time_us)
-            return _edge_of(entity, read.document)
+            return _edge_of(entity, read.document, self._declared.limits)
 
         follow, block = self._declared.follow, self._declared.block
         outgoing, incoming, outgoing_block, incoming_block = await _concurrently(
@@ -270,8 +272,8 @@ def _item_of(entry: _Entry, viewer: str, *, unread_count: int) -> ConversationIt
     )
 
 
-def _edge_of(entity: Entity, document: Document | None) -> Edge:
-    if document is None or row_of(entity, document) is None:
+def _edge_of(entity: Entity, document: Document | None, limits: DialectLimits) -> Edge:
+    if document is None or row_of(entity, document, limits) is None:
         return _NO_EDGE
     return Edge(exists=True, version=live_version_of(document))
 
@@ -282,15 +284,15 @@ def _place_of(document: Document, order_by: tuple[str, ...] | None) -> tuple[Val
     return value, document.path.rpartition("/")[2]
 
 
-def _fits(part: KeyPart, value: str) -> bool:
+def _fits(part: KeyPart, value: str, limits: DialectLimits) -> bool:
     """Tell whether a value can be this part of a row's key, and be in a document at all."""
     is_text = not any("\ud800" <= c <= "\udfff" for c in value)
-    return is_text and key_fault(part, value, LOSSLESS) is None
+    return is_text and key_fault(part, value, limits) is None
 
 
-def _is_id(part: KeyPart, value: str) -> bool:
+def _is_id(part: KeyPart, value: str, limits: DialectLimits) -> bool:
     """Tell whether a value can be a document's id, and this part of a row's key."""
-    return _fits(part, value) and "/" not in value and len(value.encode()) <= _ID_MAX_BYTES
+    return _fits(part, value, limits) and "/" not in value and len(value.encode()) <= _ID_MAX_BYTES
 
 
 async def _concurrently(call: Callable[[T], Awaitable[U]], items: Iterable[T]) -> list[U]:

@@ -25,6 +25,8 @@ LOSSLESS: Final = DialectLimits(
 class DirectMessages:
     """The declarations of conversations and messages."""
 
+    #: Of the mirror's database: what it cannot hold is answered as the value it holds instead.
+    limits: DialectLimits
     #: Columns `title`, `createdAt`.
     conversation: Entity
     #: Who takes part: its key, and the column `lastReadAt`.
@@ -37,9 +39,13 @@ class DirectMessages:
     preview: LatestColumn | None
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: Model, limits: DialectLimits = LOSSLESS) -> Self:
         """
         Find the declarations.
+
+        Args:
+            model: all declarations.
+            limits: `SqlMirror.limits`; those of no database where no document is read.
 
         Raises:
             ConfigError: they are not declared as the gateway reads them; lists all that is wrong.
@@ -48,6 +54,7 @@ class DirectMessages:
         message = declared.message
         assert message.rollup is not None  # seen to above
         return cls(
+            limits=limits,
             conversation=declared.conversation,
             participants=declared.participant,
             message=message,
@@ -72,13 +79,15 @@ class DirectMessages:
 class FollowGraph:
     """The declarations of follow edges and blocks: keys are who does it, then to whom."""
 
+    #: See `DirectMessages.limits`.
+    limits: DialectLimits
     follow: Entity
     block: Entity
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: Model, limits: DialectLimits = LOSSLESS) -> Self:
         """
-        Find the declarations.
+        Find the declarations; for `limits` see `DirectMessages.of`.
 
         Raises:
             ConfigError: they are not there, or have not two key parts.
@@ -91,7 +100,7 @@ class FollowGraph:
         ]
         if missing:
             raise ConfigError(f"the gateway cannot serve the follow graph: {'; '.join(missing)}")
-        return cls(follow=entities["FollowEdge"], block=entities["UserBlock"])
+        return cls(limits=limits, follow=entities["FollowEdge"], block=entities["UserBlock"])
 
 
 def _column(entity: Entity, name: str) -> Column:

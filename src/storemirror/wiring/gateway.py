@@ -74,8 +74,9 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     """
     check_gateway(parts)
     settings, clock = parts.settings.gateway, parts.clock
-    declared, graph = DirectMessages.of(parts.model), FollowGraph.of(parts.model)
     store, mirror, reads = await parts.store(), await parts.mirror(), await parts.sql_reads()
+    declared = DirectMessages.of(parts.model, mirror.limits)
+    graph = FollowGraph.of(parts.model, mirror.limits)
     sql = Readers(messages=SqlMessagesReader(reads), follow=SqlFollowReader(reads))
     firestore = Readers(
         messages=DocumentMessagesReader(store, declared), follow=DocumentFollowReader(store, graph)

@@ -19,9 +19,10 @@ from storemirror.event.envelope import source_of
 from storemirror.event.value import encode_fields
 from storemirror.gateway.document_reader import DocumentFollowReader, DocumentMessagesReader
 from storemirror.gateway.port import FollowReader, MessagesReader
-from storemirror.gateway.social import DirectMessages, FollowGraph
+from storemirror.gateway.social import LOSSLESS, DirectMessages, FollowGraph
 from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
 from storemirror.model.entity import Model
+from storemirror.model.types import DialectLimits
 from storemirror.source.port import DocumentStore, Write
 from storemirror.source.triggers import message_of
 from storemirror.sql.port import RowEvent
@@ -63,10 +64,14 @@ class DocumentSide:
 
     knows_its_time = True
 
-    def __init__(self, store: DocumentStore, model: Model) -> None:
+    def __init__(
+        self, store: DocumentStore, model: Model, limits: DialectLimits = LOSSLESS
+    ) -> None:
         self.store = store
-        self.messages: MessagesReader = DocumentMessagesReader(store, DirectMessages.of(model))
-        self.follow: FollowReader = DocumentFollowReader(store, FollowGraph.of(model))
+        self.messages: MessagesReader = DocumentMessagesReader(
+            store, DirectMessages.of(model, limits)
+        )
+        self.follow: FollowReader = DocumentFollowReader(store, FollowGraph.of(model, limits))
 
     async def commit(self, *writes: Write) -> int:
         return await self.store.commit(writes)
@@ -97,6 +102,7 @@ class SqlSide:
     def __init__(self, installed: Installed) -> None:
         self.messages: MessagesReader = SqlMessagesReader(installed.reads)
         self.follow: FollowReader = SqlFollowReader(installed.reads)
+        self.limits = installed.mirror.limits
         self._mirror = installed.mirror
         self._decoder = EventDecoder(
             model=installed.model, limits=installed.mirror.limits, source=SOURCE

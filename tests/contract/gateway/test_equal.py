@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -19,7 +20,7 @@ from storemirror.source.port import Write
 from storemirror.source.triggers import change_of, message_of
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
 from tests.contract.gateway.moments import at, us
-from tests.contract.gateway.sides import SOURCE, DocumentSide, Side, SqlSide
+from tests.contract.gateway.sides import SOURCE, DocumentSide, Side, SqlSide, write
 from tests.contract.sql.postgres import PostgresServer
 from tests.contract.sql.side_door import Installed
 
@@ -37,7 +38,7 @@ class BothSides:
     """Documents and their mirror."""
 
     def __init__(self, store: EmbeddedDocumentStore, installed: Installed) -> None:
-        self.documents: Side = DocumentSide(store, installed.model)
+        self.documents: Side = DocumentSide(store, installed.model, installed.mirror.limits)
         self.sql: Side = SqlSide(installed)
         self._store = store
         self._model, self._mirror = installed.model, installed.mirror
@@ -102,7 +103,7 @@ def random_conversation(rng: random.Random) -> dict[str, object]:
     return {
         "participantIds": rng.choice([members, members, [*members, members[0]], as_map]),
         "createdAt": at(rng.randint(-2, 6)),
-        "title": rng.choice([None, "Lunch", "", "Üben \U0001f469\u200d\U0001f680"]),
+        "title": rng.choice([None, "Lunch", "", "\0", "Üben \U0001f469\u200d\U0001f680"]),
         "lastReadAt": {user: at(rng.randint(-1, 6)) for user in rng.sample(USERS, 2)},
     }
 
@@ -111,8 +112,16 @@ def random_message(rng: random.Random) -> dict[str, object]:
     return {
         "senderId": rng.choice(USERS),
         "sentAt": at(rng.randint(0, 5)),
-        "body": rng.choice([None, "", "hello", "\U0001f680" * 150, "two\nlines " * 20]),
-        "attachments": rng.choice([None, [], [{"n": 1.5, "to": at(1), "deep": {"x": None}}], "x"]),
+        "body": rng.choice([None, "", "hello", "\U0001f680" * 150, "two\nlines " * 20, "a\0b"]),
+        "attachments": rng.choice(
+            [
+                None,
+                [],
+                "x",
+                ["\0", {"a\0": 1}, -0.0, math.nan, -math.inf],
+                [{"n": 1.5, "to": at(1), "deep": {"x": None}}],
+            ]
+        ),
         "editedAt": rng.choice([None, at(9)]),
     }
 
@@ -168,3 +177,39 @@ async def test_both_sources_answer_alike(both: BothSides, seed: int) -> None:
         assert by_documents == by_sql
         assert await all_edges(both.documents) == await all_edges(both.sql)
         assert sum(bool(answer) for answer in by_sql) > 20
+
+
+@pytest.fixture(
+    params=[
+        "postgres_side",
+        "tsql_side",
+        pytest.param("sqlserver_side", marks=pytest.mark.sqlserver),
+    ]
+)
+def mirrored(request: pytest.FixtureRequest) -> SqlSide:
+    """The mirror in each database."""
+    side = request.getfixturevalue(request.param)
+    assert isinstance(side, SqlSide)
+    return side
+
+
+async def test_what_a_database_cannot_hold_is_answered_alike(
+    mirrored: SqlSide, embedded_side: Side, model: Model
+) -> None:
+    """Else each is a false alarm of the shadow reads (issue 7)."""
+    assert isinstance(embedded_side, DocumentSide)
+    documents = DocumentSide(embedded_side.store, model, mirrored.limits)
+    for side in (mirrored, documents):
+        await write(side, "conversations/c", participantIds=["a"], createdAt=at(0), title="a\0b")
+        odd = ["a\0b", {"a\0b": math.nan}, math.inf, -0.0]
+        path = "conversations/c/messages/m"
+        await write(side, path, senderId="a", sentAt=at(1), body="a\0b", attachments=odd)
+    answers = []
+    for side in (mirrored, documents):
+        inbox = await side.messages.conversations("a", older_than=None, limit=5)
+        page = await side.messages.messages("a", "c", limit=5)
+        assert page is not None
+        [talk], [item] = inbox.items, page.items
+        answers.append((talk.title, talk.last_message_preview, item.body, repr(item.attachments)))
+    assert answers[0] == answers[1]
+    assert answers[0][:3] == ("a\ufffdb",) * 3
