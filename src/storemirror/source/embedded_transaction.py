@@ -40,7 +40,8 @@ class EmbeddedTransactions:
         self._read = read
         self._commit = commit
         self._clock = clock
-        #: Held by one of those that were overtaken: they would only overtake each other again.
+        #: Held for one run by one of those that were overtaken: together they would only overtake
+        #: each other again.
         self._again = asyncio.Lock()
 
     async def run(self, body: TransactionBody[T]) -> Transacted[T]:
@@ -49,11 +50,12 @@ class EmbeddedTransactions:
         done = await self._attempt(body)
         if done is not None:
             return done
-        async with self._again:
-            while self._clock.monotonic_s() < deadline_s:
+        while self._clock.monotonic_s() < deadline_s:
+            # Whoever waits is first come first served: one that lost again goes to the end.
+            async with self._again:
                 done = await self._attempt(body)
-                if done is not None:
-                    return done
+            if done is not None:
+                return done
         raise SourceUnavailable(
             "the documents' database: others wrote what a transaction reads, for "
             f"{CONTENTION_TIMEOUT_S:g} s; nothing was written"

@@ -38,8 +38,9 @@ class FirestoreTransactions:
         """Work through an open client, which stays the caller's to close."""
         self._calls = calls
         self._given_up: set[asyncio.Task[None]] = set()
-        #: Held by one of those that lost: together they would only make each other lose again, and
-        #: Google's emulator takes two seconds to find out.
+        #: Held for one run by one of those that lost: together they would only make each other lose
+        #: again, and Google's emulator takes two seconds to find out.  Not while one waits to run
+        #: again: what others have lost may be another document.
         self._again = asyncio.Lock()
 
     async def run(self, body: TransactionBody[T]) -> Transacted[T]:
@@ -56,13 +57,16 @@ class FirestoreTransactions:
                 lost = transaction
                 raise
 
+        async def in_turn() -> Transacted[T]:
+            async with self._again:
+                return await attempt()
+
         deadline_s = self._calls.retry_deadline_s()
         with translated_errors(self._calls.where):
             try:
                 return await self._calls.repeated(attempt, _OUTAGES, deadline_s=deadline_s)
             except google_errors.Aborted:
-                async with self._again:
-                    return await self._calls.repeated(attempt, TRANSIENT, deadline_s=deadline_s)
+                return await self._calls.repeated(in_turn, TRANSIENT, deadline_s=deadline_s)
 
     async def _attempt(self, transaction: bytes, body: TransactionBody[T]) -> Transacted[T]:
         """Run the body once, and commit.  Google's errors mean that nothing was written."""

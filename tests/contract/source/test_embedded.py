@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -12,10 +13,13 @@ from storemirror.event.change import Fields
 from storemirror.event.value import encode_fields
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import (
+    Decision,
     DocumentChange,
     DocumentStore,
     Precondition,
     PreconditionFailed,
+    TransactionBody,
+    TransactionReads,
     Write,
 )
 from storemirror.sql.postgres.connection import Connection, Database
@@ -300,3 +304,33 @@ async def test_a_lost_connection_is_an_unavailable_source(
     with pytest.raises(SourceUnavailable):
         await scan_on_a_cut_connection()
     assert (await embedded.get("users/a")).document is None
+
+
+async def test_a_transaction_that_fights_on_holds_up_no_other(
+    embedded: EmbeddedDocumentStore,
+) -> None:
+    """One hot document would stop every writer that lost once, on any other (issue 7)."""
+    other_ended, is_fighting = asyncio.Event(), asyncio.Event()
+    runs = dict.fromkeys(["users/hot", "users/calm"], 0)
+
+    def overtaken_on(path: str, until: Callable[[int], bool]) -> TransactionBody[None]:
+        async def body(reads: TransactionReads) -> Decision[None]:
+            await reads.get(path)
+            runs[path] += 1
+            if runs["users/hot"] > 1:
+                is_fighting.set()
+            if not until(runs[path]):
+                await embedded.commit([a_write(path, runs[path])])
+            return Decision(writes=[a_write(path, 0)], result=None)
+
+        return body
+
+    hot = asyncio.create_task(
+        embedded.transact(overtaken_on("users/hot", lambda _: other_ended.is_set()))
+    )
+    await is_fighting.wait()
+    await embedded.transact(overtaken_on("users/calm", lambda count: count > 1))
+    assert not hot.done()
+    other_ended.set()
+    await hot
+    assert (runs["users/calm"], runs["users/hot"] > 1) == (2, True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from google.api_core import exceptions as google_errors
 
 from storemirror.errors import SourceRefused, SourceUnavailable
 from storemirror.event.value import encode_fields
@@ -17,6 +19,7 @@ from storemirror.source.port import (
     DocumentQuery,
     Precondition,
     PreconditionFailed,
+    TransactionBody,
     TransactionReads,
     Write,
 )
@@ -203,3 +206,31 @@ async def test_a_collection_that_firestore_keeps_for_itself_is_empty(
         return Decision(result=await reads.get("users/..") is None)
 
     assert (await firestore.transact(body)).result
+
+
+async def test_a_transaction_that_waits_to_run_again_holds_up_no_other(
+    patient: FirestoreDocumentStore, faulty: FaultyFirestore
+) -> None:
+    """One hot document would stop every writer that lost once, on any other (issue 7)."""
+    is_over, is_fighting = asyncio.Event(), asyncio.Event()
+    runs = {"users/hot": 0, "users/calm": 0}
+
+    def losing(path: str, until: Callable[[], bool]) -> TransactionBody[None]:
+        async def body(reads: TransactionReads) -> Decision[None]:
+            await reads.get(path)
+            runs[path] += 1
+            if runs["users/hot"] > 1:
+                is_fighting.set()
+            if not until():
+                raise google_errors.Aborted("Too much contention on these documents.")
+            return Decision(writes=[a_write(path)], result=None)
+
+        return body
+
+    hot = asyncio.create_task(patient.transact(losing("users/hot", is_over.is_set)))
+    await is_fighting.wait()
+    await patient.transact(losing("users/calm", lambda: runs["users/calm"] > 1))
+    assert not hot.done()
+    is_over.set()
+    await hot
+    assert (runs["users/calm"], runs["users/hot"] > 1) == (2, True)
