@@ -222,7 +222,7 @@ async def test_a_transaction_that_waits_to_run_again_holds_up_no_other(
             if runs["users/hot"] > 1:
                 is_fighting.set()
             if not until():
-                raise google_errors.Aborted("Too much contention on these documents.")
+                raise google_errors.Aborted("Too much contention on these documents.")  # type: ignore[no-untyped-call]
             return Decision(writes=[a_write(path)], result=None)
 
         return body
