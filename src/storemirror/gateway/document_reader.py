@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from storemirror.errors import CallRefused
 from storemirror.event.change import Value
 from storemirror.gateway.document_items import (
     Conversation,
@@ -44,6 +45,8 @@ from storemirror.model.types import DialectLimits
 from storemirror.source.port import Document, DocumentStore
 from storemirror.source.queries import value_at
 
+#: Most conversations of an inbox that is put together from documents.
+INBOX_MAX_COUNT: Final = 2_000
 #: Most reads of one call that are under way at the same time.
 _CONCURRENT_COUNT: Final = 8
 #: Longest id, in UTF-8 bytes.
@@ -140,7 +143,7 @@ class DocumentMessagesReader:
         )
 
     async def _conversations_of(self, viewer: str, seen: _Seen) -> Sequence[Conversation]:
-        """Read all conversations in which the viewer takes part."""
+        """Read all conversations in which the viewer takes part; CallRefused: too many."""
         if not _fits(self._declared.participants.key, viewer, self._declared.limits):
             return []
         found: dict[str, Conversation] = {}
@@ -151,6 +154,12 @@ class DocumentMessagesReader:
                 seen.note(page.read_time_us)
                 read = (conversation_of(self._declared, d) for d in page.documents)
                 found.update((c.conversation_id, c) for c in read if c is not None)
+                if len(found) > INBOX_MAX_COUNT:
+                    # Strangers open conversations too: nobody's inbox may cost whatever they like.
+                    raise CallRefused(
+                        "FAILED_PRECONDITION",
+                        f"this inbox has over {INBOX_MAX_COUNT} conversations: SQL alone serves it",
+                    )
                 if len(page.documents) < query.limit:
                     break
                 query = replace(query, after=_place_of(page.documents[-1], query.order_by))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from storemirror.errors import CallRefused
 from storemirror.gateway.port import Position
 from storemirror.source.firestore import FirestoreDocumentStore
 from tests.contract.gateway.moments import at, us
@@ -41,6 +42,21 @@ async def test_an_inbox_costs_two_reads_a_conversation_and_one_each_on_the_page(
     begin = store.read_count
     await firestore_side.messages.conversations("nobody", older_than=None, limit=3)
     assert store.read_count - begin == 2
+
+
+async def test_an_inbox_that_strangers_filled_is_refused_before_its_messages_are_read(
+    firestore_side: Side, store: FirestoreDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may open conversations with anybody (issue 7)."""
+    await fill(firestore_side)
+    monkeypatch.setattr("storemirror.gateway.document_reader.INBOX_MAX_COUNT", 3)
+    begin = store.read_count
+    with pytest.raises(CallRefused) as refused:
+        await firestore_side.messages.conversations(ME, older_than=None, limit=3)
+    assert refused.value.status == "FAILED_PRECONDITION"
+    assert store.read_count - begin == 4
+    monkeypatch.setattr("storemirror.gateway.document_reader.INBOX_MAX_COUNT", 4)
+    assert (await firestore_side.messages.conversations(ME, older_than=None, limit=3)).items
 
 
 async def test_messages_cost_one_read_each_and_two_more(
