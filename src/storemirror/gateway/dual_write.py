@@ -64,15 +64,13 @@ class Written:
 class DualWrite:
     """Writes documents, and brings them into SQL for callers whose cohort has that."""
 
-    def __init__(
-        self, store: DocumentStore, mirror: MirrorWriter | None, flags: CohortFlags
-    ) -> None:
+    def __init__(self, store: DocumentStore, mirror: MirrorWriter, flags: CohortFlags) -> None:
         """
         Name both sides.
 
         Args:
             store: Firestore.
-            mirror: SQL; None where there is none to write to: the event path brings everything.
+            mirror: SQL.
             flags: whose writes go into SQL at once.
         """
         self._store = store
@@ -125,7 +123,7 @@ class DualWrite:
             return Written(path=path, token=None, fields=None, mirrored=NOT_MIRRORED)
         mirrored = NOT_MIRRORED
         cohort = await self._flags.cohort_of(caller, feature)
-        if self._mirror is not None and cohort.is_dual_write_on:
+        if cohort.is_dual_write_on:
             mirrored = await self._mirror.mirror(change)
         # A delete that was only seen has a version of its own: if SQL did not take it here, no
         # event ever brings that one.
