@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from bench.options import BenchOptions, Part
 from bench.run import run_bench
+from storemirror import loop
 
 OUT: Final = Path(__file__).parent / "out" / "latest.json"
 
@@ -73,7 +73,7 @@ def main(
         seed=seed,
         peers_python=os.environ.get("STOREMIRROR_PEERS_PYTHON", ""),
     )
-    report = asyncio.run(run_bench(options, lambda part: console.print(f"{part} ...")))
+    report = loop.run(run_bench(options, lambda part: console.print(f"{part} ...")))
     report.write(out)
     report.print(Console())
     console.print(f"written: {out}")

@@ -31,6 +31,7 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import MessageSizeExceededError
 
+from storemirror import loop
 from storemirror.bus.port import (
     SUBSCRIPTION_SQL_WRITER,
     TOPIC,
@@ -301,4 +302,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    loop.run(main())

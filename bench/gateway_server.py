@@ -13,14 +13,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
 import msgspec
 
 from bench.gateway import PAGE, Answer, Call, GatewayContestant, GatewayWorld, Opened
 from bench.gateway_workload import Ask
+from bench.http_client import HttpClient, connected, post
 from bench.verify import ResultsWrong
 from bench.workload import PROJECT
 from bench.world import settings_in
@@ -37,7 +38,23 @@ _NAMES: Final[Mapping[Call, str]] = {
     Call.LIST_MESSAGES: "sqlGatewayDmListMessages",
     Call.GET_RELATIONSHIP: "sqlGatewayFollowGetRelationship",
 }
-_SIDES: Final = ("outgoing", "incoming", "outgoingBlock", "incomingBlock")
+
+
+class _Result(msgspec.Struct, rename="camel"):
+    """What is looked at of an answer: the rest is only seen to be JSON."""
+
+    source: str
+    items: list[msgspec.Raw] = []
+    outgoing: bool = False
+    incoming: bool = False
+    outgoing_block: bool = False
+    incoming_block: bool = False
+
+
+class _Told(msgspec.Struct):
+    """An answer of Firebase's protocol; an error has no result."""
+
+    result: _Result | None = None
 
 
 def gateway(rate_per_s: float) -> GatewayContestant:
@@ -48,9 +65,7 @@ def gateway(rate_per_s: float) -> GatewayContestant:
         async with (
             running_issuer(JwkIssuer()) as issuer,
             _running(world, issuer.url) as (port, process_id),
-            aiohttp.ClientSession(
-                f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
-            ) as client,
+            connected("127.0.0.1", port) as client,
         ):
             answer = _answer_over(client, _tokens(world, issuer))
             yield Opened(answer=answer, process_id=process_id)
@@ -66,24 +81,24 @@ def _tokens(world: GatewayWorld, issuer: JwkIssuer) -> Mapping[str, str]:
     }
 
 
-def _answer_over(client: aiohttp.ClientSession, tokens: Mapping[str, str]) -> Answer:
+def _answer_over(client: HttpClient, tokens: Mapping[str, str]) -> Answer:
     """Call as Firebase's SDK does, and count what comes back."""
-    encoder, decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
+    encoder, decoder = msgspec.json.Encoder(), msgspec.json.Decoder(_Told)
 
     async def answer(call: Call, ask: Ask) -> int:
-        headers = {
-            "authorization": f"Bearer {tokens[ask.user]}",
-            "content-type": "application/json",
-        }
+        headers = (
+            f"accept: */*\r\nauthorization: Bearer {tokens[ask.user]}\r\n"
+            "content-type: application/json\r\n"
+        )
         body = encoder.encode({"data": _asked(call, ask)})
-        async with client.post(f"/{_NAMES[call]}", data=body, headers=headers) as response:
-            told: dict[str, Any] = decoder.decode(await response.read())
-        result = told.get("result", {"source": told})
-        if result["source"] != "sql":
-            raise ResultsWrong(f"{call} of {ask} was not answered by SQL: {result['source']}")
-        if call is Call.GET_RELATIONSHIP:
-            return sum(result[side] for side in _SIDES)
-        return len(result["items"])
+        status, told = await client.ask(post(f"/{_NAMES[call]}", headers, body))
+        result = decoder.decode(told).result
+        if status != HTTPStatus.OK or result is None or result.source != "sql":
+            words = told.decode(errors="replace")[:500]
+            raise ResultsWrong(f"{call} of {ask} was not answered by SQL: {status} {words}")
+        return len(result.items) + sum(
+            (result.outgoing, result.incoming, result.outgoing_block, result.incoming_block)
+        )
 
     return answer
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from storemirror import loop
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
 from tests.support.databases import folder_in_memory
@@ -26,6 +28,11 @@ pytest_plugins = [
 _NUMBERS = itertools.count(1)
 #: `pytest --hypothesis-profile=deep -o timeout=0`: hours, and other examples each time.
 settings.register_profile("deep", max_examples=5_000)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """Run tests on the event loop that the commands run on."""
+    return {"uvloop": loop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,21 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
-from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from storemirror.errors import ConfigError
 
 #: How long requests under way may take once the server is to stop.
 SHUTDOWN_TIMEOUT_S: Final = 10
+#: Of a request, how much may be head, trailers and framing.
+HEAD_MAX_BYTES: Final = 65_536
+#: A body that comes in chunks has a few bytes of framing to each.
+_FRAMING_MAX_RATIO: Final = 16
+
+
+class ClientDisconnected(Exception):
+    """The client went away before all of its request had come."""
 
 
 async def serve(
@@ -59,21 +67,35 @@ async def serve(
             await serving
 
 
-async def body_of(request: Request, *, max_bytes: int, kept_bytes: int = 0) -> tuple[bytes, int]:
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Give a request's headers, names in lower case; of one that is repeated, the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
+
+
+async def body_of(receive: Receive, *, max_bytes: int, kept_bytes: int = 0) -> tuple[bytes, int]:
     """
     Read a request's body; gives what of it is kept, and how many bytes it had.
 
     Args:
-        request: whose body was not read yet.
+        receive: of a request whose body was not read yet.
         max_bytes: a longer one is read and dropped: unread, the answer would not arrive.
         kept_bytes: how much of the beginning of a longer one is kept.
 
     Raises:
-        starlette.requests.ClientDisconnect: the client went away before all of it had come.
+        ClientDisconnected: the client went away before all of it had come.
     """
     size_bytes = 0
     chunks: list[bytes] = []
-    async for chunk in request.stream():
+    has_more = True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk: bytes = message.get("body", b"")
+        has_more = message.get("more_body", False)
         size_bytes += len(chunk)
         if size_bytes <= max_bytes:
             chunks.append(chunk)
@@ -84,7 +106,7 @@ async def body_of(request: Request, *, max_bytes: int, kept_bytes: int = 0) -> t
 def _config(app: ASGIApp, requests_max_count: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -95,6 +117,29 @@ def _config(app: ASGIApp, requests_max_count: int) -> uvicorn.Config:
         limit_concurrency=requests_max_count,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Refuses a head without an end: the parser keeps in memory whatever comes of it."""
+
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and see how much of it was no body."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's head is too large.")
+
+    def on_body(self, body: bytes) -> None:
+        """Take note of what is body."""
+        self._head_bytes -= (1 + _FRAMING_MAX_RATIO) * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin anew for the next request."""
+        self._head_bytes = 0
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):

@@ -1,10 +1,59 @@
-"""The socket that HTTP is served on."""
+"""How HTTP is served: what comes over a connection, and how much of it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator
 
-from storemirror.serving import listening
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from storemirror.serving import HEAD_MAX_BYTES, body_of, headers_of, listening, serve
+
+_BODY_MAX_BYTES = 1_000_000
+
+
+async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the number of headers and of the body's bytes."""
+    _, size_bytes = await body_of(receive, max_bytes=_BODY_MAX_BYTES)
+    told = f"{len(headers_of(scope))} headers, {size_bytes} bytes".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": told})
+
+
+@contextlib.asynccontextmanager
+async def _served() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Lend a connection to a server."""
+    stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(_echo, "127.0.0.1", 0, stop, requests_max_count=10, on_listening=port.set_result)
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", await port)
+    yield reader, writer
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    stop.set()
+    await serving
+
+
+async def _asked(*parts: bytes) -> bytes:
+    """Send what the parts say, and give all that is answered until the server hangs up."""
+    async with _served() as (reader, writer):
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+        answered = b""
+        with contextlib.suppress(ConnectionError):
+            answered = await reader.read()
+        return answered
+
+
+def _head(*lines: bytes) -> bytes:
+    return b"\r\n".join([b"POST / HTTP/1.1", b"host: x", b"connection: close", *lines, b"", b""])
 
 
 def test_connections_send_at_once_what_they_are_handed() -> None:
@@ -16,3 +65,54 @@ def test_connections_send_at_once_what_they_are_handed() -> None:
         taken, _ = listener.accept()
         with taken:
             assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+_ENDLESS = 16 * HEAD_MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("begun", "repeated"),
+    [
+        pytest.param(_head()[:-2] + b"x-long: ", b"a", id="one-header"),
+        pytest.param(_head()[:-2], b"x-some: a\r\n", id="many-headers"),
+        pytest.param(b"POST /", b"a", id="path"),
+        pytest.param(
+            _head(b"transfer-encoding: chunked") + b"1\r\na\r\n0\r\n",
+            b"x-some: a\r\n",
+            id="trailers",
+        ),
+    ],
+)
+async def test_a_head_without_an_end_is_refused(begun: bytes, repeated: bytes) -> None:
+    """Whatever the parser is sent of it stays in memory, and anybody can send it."""
+    piece = repeated * (8_192 // len(repeated))
+    answered = await _asked(begun, *[piece] * (_ENDLESS // len(piece)))
+    # What the server has not read when it hangs up may cost its last words.
+    assert answered == b"" or answered.startswith(b"HTTP/1.1 400 "), answered[:80]
+
+
+async def test_a_large_body_is_no_head() -> None:
+    """A body may be larger than what a head may be, whole or in small pieces."""
+    body = b"b" * 4 * HEAD_MAX_BYTES
+    length = b"content-length: %d" % len(body)
+    assert b"4 headers" in await _asked(_head(length, b"x-one: 1"), body)
+    answered = await _asked(
+        _head(b"transfer-encoding: chunked"),
+        *[b"4\r\n" + b"b" * 4 + b"\r\n"] * 2 * (HEAD_MAX_BYTES // 8),
+        b"0\r\n\r\n",
+    )
+    assert answered.endswith(b"3 headers, 65536 bytes\r\n0\r\n\r\n"), answered
+
+
+async def test_each_request_of_a_connection_has_a_head_of_its_own() -> None:
+    """A connection is kept for many requests, whose heads together may be of any size."""
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nx: " + b"a" * 40_000 + b"\r\n\r\n"
+    last = _head(b"content-length: 0")
+    answered = await _asked(head + b"ab", head + b"ab", head + b"ab", last)
+    assert answered.count(b"200 OK") == 4
+
+
+async def test_a_header_that_is_repeated_counts_once() -> None:
+    """What one part of a chain checked must not be another line than what the next one uses."""
+    scope = {"headers": [(b"authorization", b"first"), (b"authorization", b"second")]}
+    assert headers_of(scope) == {"authorization": "first"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from storemirror import loop
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.check import reconcile as stage
 from storemirror.cli.cost import (
@@ -114,7 +114,7 @@ def backfill(
     refuse_unasked(is_asking=wish.is_asking)
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, *parts.bus_settings, *(["sql.dsn"] if direct else []))
-    raise typer.Exit(asyncio.run(_run_backfill(parts, wish)))
+    raise typer.Exit(loop.run(_run_backfill(parts, wish)))
 
 
 async def _run_backfill(parts: Parts, wish: _Wish) -> int:
@@ -260,7 +260,7 @@ def reconcile(
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
     settings = stage.ReconcileSettings(is_dry_run=dry_run, drain_timeout_s=drain_seconds)
-    found = asyncio.run(_run_reconcile(parts, wish, settings))
+    found = loop.run(_run_reconcile(parts, wish, settings))
     if as_json:
         print_json(found.to_json())
     else:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
+from storemirror import loop
 from storemirror.cli.output import JsonOption, print_fields, print_json, say
 from storemirror.observe.status import Status, read_status
 from storemirror.wiring import Parts
@@ -29,7 +28,7 @@ def provision(context: typer.Context) -> None:
             names = ", ".join(subscription.name for subscription in topic.subscriptions)
             say(f"topic {topic.name} has the subscriptions {names}")
 
-    asyncio.run(run())
+    loop.run(run())
 
 
 @app.command("status")
@@ -48,7 +47,7 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
                 await parts.bus_admin(), parts.subscription, parts.clock, mirror=mirror
             )
 
-    found = asyncio.run(run()).to_json()
+    found = loop.run(run()).to_json()
     if as_json:
         print_json(found)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from storemirror import loop
 from storemirror.check import result
 from storemirror.check.repair import repair as repair_mismatches
 from storemirror.check.result import CheckResult, CheckSettings
@@ -67,7 +67,7 @@ def check(
     )
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
-    found, repaired_count = asyncio.run(_run(parts, settings, with_repair=repair, quiet=as_json))
+    found, repaired_count = loop.run(_run(parts, settings, with_repair=repair, quiet=as_json))
     if as_json:
         shown = found.to_json() | {"limit": limit}
         shown |= {"repaired_count": repaired_count} if repair else {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from storemirror import loop
 from storemirror.cli.output import print_json, say, stop_on_signals
 from storemirror.demo.outcome import DemoResult
 from storemirror.demo.run import DemoOptions, run_demo
@@ -38,7 +38,7 @@ def demo(
     bus repeats and reorders deliveries on purpose.  Exit status 0 only if both sides agree.
     """
     options = DemoOptions(events=events, rate_per_s=rate, seed=seed, port=port)
-    result = asyncio.run(_run(options, Console(stderr=as_json)))
+    result = loop.run(_run(options, Console(stderr=as_json)))
     if as_json:
         print_json(result.to_json())
     else:

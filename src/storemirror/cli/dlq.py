@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from storemirror import loop
 from storemirror.apply.dead_letters import PurgeFilter, PurgePlan, plan_purge, purge
 from storemirror.bus.port import BusAdmin, DeadLetter
 from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
@@ -35,7 +35,7 @@ def _with_admin(
         async with Parts(context.obj.settings()) as parts:
             return await work(await parts.bus_admin(), parts.subscription)
 
-    return asyncio.run(run())
+    return loop.run(run())
 
 
 @app.command("list")
@@ -142,7 +142,7 @@ def purge_dead_letters(
         raise UsageRefused("dlq purge removes for good: say --yes; nothing was changed")
     parts = Parts(context.obj.settings())
     parts.require(*parts.bus_settings, "sql.dsn")
-    planned_count, removed_count = asyncio.run(
+    planned_count, removed_count = loop.run(
         _purge(parts, reason, older_than_days, is_asking=not yes)
     )
     if as_json:
@@ -199,7 +199,7 @@ def list_unverified(
 
     parts = Parts(context.obj.settings())
     parts.require("sql.dsn")
-    marks, count = asyncio.run(read())
+    marks, count = loop.run(read())
     if as_json:
         print_json({"unverified_count": count, "unverified": [_mark_fields(m) for m in marks]})
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
 
+from storemirror import loop
 from storemirror.cli.output import print_json, say, stop_on_signals
 from storemirror.errors import ConfigError
 from storemirror.wiring import Parts
@@ -25,7 +25,7 @@ def gateway(context: typer.Context) -> None:
     into SQL at once, is told by Remote Config, or by gateway.read_mode and gateway.dual_write.
     Prints calls and latencies at the end.
     """
-    print_json(asyncio.run(_run(Parts(context.obj.settings()))))
+    print_json(loop.run(_run(Parts(context.obj.settings()))))
 
 
 async def _run(parts: Parts) -> Mapping[str, object]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
 import typer
 
+from storemirror import loop
 from storemirror.cli.backfill import ChecksOption, names_in
 from storemirror.cli.output import JsonOption, counted, print_json, say
 from storemirror.clock import Clock
@@ -90,7 +90,7 @@ def purge(
             }
         return gone, left
 
-    gone, left = asyncio.run(run())
+    gone, left = loop.run(run())
     if as_json:
         print_json({"purged_counts": gone, "is_finished": not any(left.values())})
     else:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from storemirror import loop
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.check.rebase import RebaseParts, is_under_way, run_rebase
 from storemirror.check.reconcile import ReconcileResult, ReconcileSettings, run_reconcile
@@ -110,7 +111,7 @@ def rebase(
     parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
     if not dry_run:
         refuse_if_off(is_mirror_on=parts.settings.is_mirror_on)
-    ended = asyncio.run(_run(parts, wish))
+    ended = loop.run(_run(parts, wish))
     if as_json:
         print_json(_as_json(ended))
     else:

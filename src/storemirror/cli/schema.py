@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from storemirror import loop
 from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
 from storemirror.errors import SchemaChangeRefused, UsageRefused
 from storemirror.sql.dialects import Dialect
@@ -80,7 +80,7 @@ def diff(
         async with Parts(context.obj.settings()) as parts:
             return await (await parts.schema()).plan(may_alter_columns=may_alter)
 
-    plan = asyncio.run(run())
+    plan = loop.run(run())
     if as_json:
         print_json(plan.to_json())
     else:
@@ -113,7 +113,7 @@ def apply(
             schema = await parts.schema()
             return await schema.apply(may_alter_columns=may_alter, on_planned=done.append)
 
-    found = asyncio.run(run())
+    found = loop.run(run())
     if as_json:
         print_json(asdict(found) | {"done": done[0].to_json()})
         return
@@ -131,7 +131,7 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
             schema = await parts.schema()
             return await schema.status(), await schema.outdated_counts(max_count=OUTDATED_MAX_COUNT)
 
-    found, outdated = asyncio.run(run())
+    found, outdated = loop.run(run())
     if as_json:
         counts = {"outdated_counts": outdated, "outdated_max_count": OUTDATED_MAX_COUNT}
         print_json(asdict(found) | counts)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import typer
 
+from storemirror import loop
 from storemirror.cli.output import print_json, say, stop_on_signals
 from storemirror.wiring import Parts
 
@@ -18,7 +18,7 @@ def triggers(context: typer.Context) -> None:
     A delivery is answered with success only when the bus has its event.  Listens on this machine
     alone unless triggers.audience and triggers.service_accounts say who else may deliver.
     """
-    print_json(asyncio.run(_run(Parts(context.obj.settings()))))
+    print_json(loop.run(_run(Parts(context.obj.settings()))))
 
 
 async def _run(parts: Parts) -> Mapping[str, object]:

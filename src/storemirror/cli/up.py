@@ -9,6 +9,7 @@ from functools import partial
 
 import typer
 
+from storemirror import loop
 from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
@@ -33,7 +34,7 @@ def up(context: typer.Context) -> None:
     callables as well.  Needs USE_SQL_DM_WRITE_MIRROR=true.
     """
     calm_collector()
-    print_json(asyncio.run(_run(Parts(context.obj.settings()))))
+    print_json(loop.run(_run(Parts(context.obj.settings()))))
 
 
 async def _run(parts: Parts) -> Mapping[str, object]:

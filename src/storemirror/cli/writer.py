@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from storemirror import loop
 from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
@@ -25,7 +25,7 @@ def writer(context: typer.Context) -> None:
     Least roles on Service Bus: Azure Service Bus Data Receiver and Data Sender.
     """
     calm_collector()
-    stats = asyncio.run(_run_writer(Parts(context.obj.settings())))
+    stats = loop.run(_run_writer(Parts(context.obj.settings())))
     print_json(stats.snapshot())
 
 
@@ -55,7 +55,7 @@ def drain(
     Least role on Service Bus: Azure Service Bus Data Owner, for the depth.
     """
     calm_collector()
-    stats = asyncio.run(_run_drain(Parts(context.obj.settings()), max_seconds))
+    stats = loop.run(_run_drain(Parts(context.obj.settings()), max_seconds))
     print_json(stats.as_line())
 
 

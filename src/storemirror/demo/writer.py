@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from storemirror import loop
 from storemirror.apply.collector import calm_collector
 from storemirror.apply.port import BatchReport, Step
 from storemirror.bus.faults import Faults, FaultyConsumer
@@ -87,8 +88,9 @@ def _print(written: WriterReport) -> None:
 async def _input_ends(stop: asyncio.Event) -> None:
     """Set `stop` when standard input ends."""
     reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     await reader.read()
     stop.set()
 
@@ -117,6 +119,6 @@ async def run(*, seed: int, die_after_events: int | None) -> None:
 if __name__ == "__main__":
     configure_logging(os.environ.get("STOREMIRROR_LOG_LEVEL", "info"))
     calm_collector()
-    asyncio.run(
+    loop.run(
         run(seed=int(sys.argv[1]), die_after_events=int(sys.argv[2]) if sys.argv[2:] else None)
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -91,9 +91,9 @@ class TriggerReceiver:
         headers = dict(request.headers)
         try:
             body, size_bytes = await serving.body_of(
-                request, max_bytes=BODY_MAX_BYTES, kept_bytes=KEPT_MAX_BYTES
+                request.receive, max_bytes=BODY_MAX_BYTES, kept_bytes=KEPT_MAX_BYTES
             )
-        except ClientDisconnect:
+        except serving.ClientDisconnected:
             self.counts.interrupted_count += 1
             return Response(status_code=400)
         status = await self.deliveries.take(headers, body, size_bytes=size_bytes)
