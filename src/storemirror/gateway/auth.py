@@ -153,14 +153,15 @@ class Identity:
         if bearer is None:
             raise CallRefused(CallStatus.UNAUTHENTICATED, "Sign in first: there is no ID token.")
         token = bearer[1]
-        services = None if self._users.knows(token) else self._services
-        if services is not None and issuer_claimed_by(token) in ISSUERS:
-            return await self._service_of(services, authorization)
-        claims = (
-            self._users.claims_of_unsigned(token)
-            if self._is_emulated
-            else await self._users.claims_of(token)
-        )
+        claims = self._users.known_claims(token)
+        if claims is None:
+            if self._services is not None and issuer_claimed_by(token) in ISSUERS:
+                return await self._service_of(self._services, authorization)
+            claims = (
+                self._users.claims_of_unsigned(token)
+                if self._is_emulated
+                else await self._users.claims_of(token)
+            )
         app_id = None if self._app_check is None else await self._app_check.app_id_of(headers)
         return Caller(uid=claims["sub"], claims=claims, app_id=app_id)
 

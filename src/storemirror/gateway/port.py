@@ -1,7 +1,8 @@
 """
 What the gateway's parts say to each other: who calls, what is read, and from where.
 
-Pure values and protocols.  Times are microseconds since the Unix epoch, UTC.
+Pure values and protocols.  Times are microseconds since the Unix epoch, UTC.  What a page has many
+of is a msgspec struct: a frozen dataclass takes ten times as long to make.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from storemirror.event.change import Outcome
 
@@ -75,16 +78,14 @@ class CohortFlags(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A place in a list that is ordered by time, then by document id; both falling."""
 
     time_us: int
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Participant:
+class Participant(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody in a conversation."""
 
     user_id: str
@@ -92,8 +93,7 @@ class Participant:
     last_read_us: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationItem:
+class ConversationItem(msgspec.Struct, frozen=True, kw_only=True):
     """One line of an inbox."""
 
     conversation_id: str
@@ -122,8 +122,7 @@ class ConversationItem:
         return Position(time_us=self.last_activity_us, id=self.conversation_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageItem:
+class MessageItem(msgspec.Struct, frozen=True, kw_only=True):
     """One message."""
 
     message_id: str
@@ -141,8 +140,7 @@ class MessageItem:
         return Position(time_us=self.sent_us, id=self.message_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationPage:
+class ConversationPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of an inbox, newest activity first."""
 
     items: tuple[ConversationItem, ...]
@@ -152,8 +150,7 @@ class ConversationPage:
     as_of_us: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessagePage:
+class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a conversation, newest message first, whichever way it was asked for."""
 
     items: tuple[MessageItem, ...]
@@ -165,8 +162,7 @@ class MessagePage:
     as_of_us: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """A follow or a block, from one user to another."""
 
     exists: bool
@@ -174,8 +170,7 @@ class Edge:
     version: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relationship:
+class Relationship(msgspec.Struct, frozen=True, kw_only=True):
     """How two users stand to each other."""
 
     #: The viewer follows the target.

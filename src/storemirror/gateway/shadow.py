@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -190,12 +190,12 @@ def _is_same_version(here: Sequence[int], there: Sequence[int], found: Compariso
 
 
 def _differing_fields(here: Item, there: Item) -> Iterable[str]:
-    for each in fields(here):
-        if each.name in _UNCOMPARED:
+    for name in here.__struct_fields__:
+        if name in _UNCOMPARED:
             continue
         # As bytes: 1 and 1.0 and true are equal in Python, and not in an answer.
-        if _ENCODER.encode(getattr(here, each.name)) != _ENCODER.encode(getattr(there, each.name)):
-            yield each.name
+        if _ENCODER.encode(getattr(here, name)) != _ENCODER.encode(getattr(there, name)):
+            yield name
 
 
 class ShadowReads:

@@ -82,7 +82,7 @@ class TokenVerifier:
             CallRefused: UNAUTHENTICATED when it is not valid; UNAVAILABLE when the keys cannot be
                 had, and nobody can tell.
         """
-        known = self._known_claims(token)
+        known = self.known_claims(token)
         if known is not None:
             return known
         key_id = self._key_id_of(token)
@@ -99,11 +99,8 @@ class TokenVerifier:
         self._remember(token, claims)
         return claims
 
-    def knows(self, token: str) -> bool:
-        """Tell whether a token was verified a short while ago, and is valid still."""
-        return self._known_claims(token) is not None
-
-    def _known_claims(self, token: str) -> Mapping[str, Any] | None:
+    def known_claims(self, token: str) -> Mapping[str, Any] | None:
+        """Give the claims of a token that was verified a short while ago, and is valid still."""
         known = self._known.get(_digest_of(token))
         if known is None or self._clock.monotonic_s() > known.until_s:
             return None

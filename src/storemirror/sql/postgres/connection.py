@@ -229,7 +229,10 @@ class Database:
         self, statement: bytes, parameters: Mapping[str, Any]
     ) -> list[TupleRow]:
         """Run a statement that is run often, prepared once on each connection."""
-        async with self.connection() as conn:
+        with translated_errors(self.kind):
+            # Lent by hand: as a block the pool's connection ends a transaction, which in
+            # autocommit there is none of, and costs a read of the gateway a tenth.
+            conn = await self._lent()
             try:
                 cursor = await conn.execute(statement, parameters, prepare=True)
                 return await cursor.fetchall()
@@ -239,6 +242,16 @@ class Database:
                 rows = await cursor.fetchall()
                 await conn.close()
                 return rows
+            finally:
+                await self._pool.putconn(conn)
+
+    async def _lent(self) -> Connection:
+        """Take a connection out of the pool; the caller puts it back."""
+        try:
+            return await self._pool.getconn()
+        except PoolTimeout:
+            await self._reveal_cause()
+            raise
 
 
 __all__ = [
