@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -20,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,25 +73,28 @@ class CommandServer:
             socket.send_fds(self._socket, [b"!"], [told.fileno(), *(write for _, write in pipes)])
         for _, write in pipes:
             os.close(write)
-        out, err, status = [await _reader(read) for read, _ in pipes]
-        process_id = int(await status.readline())
-        try:
-            async with asyncio.timeout(timeout_s):
-                printed = await asyncio.gather(out.read(), err.read())
-                ended = await status.read()
-        except TimeoutError:
-            os.kill(process_id, signal.SIGKILL)
-            raise
+        async with contextlib.AsyncExitStack() as stack:
+            out, err, status = [await stack.enter_async_context(_reader(read)) for read, _ in pipes]
+            process_id = int(await status.readline())
+            try:
+                async with asyncio.timeout(timeout_s):
+                    printed = await asyncio.gather(out.read(), err.read())
+                    ended = await status.read()
+            except TimeoutError:
+                os.kill(process_id, signal.SIGKILL)
+                raise
         return os.waitstatus_to_exitcode(int(ended)), *printed
 
 
-async def _reader(descriptor: int) -> asyncio.StreamReader:
-    """Read a pipe in this loop; it is closed at its end."""
+@contextlib.asynccontextmanager
+async def _reader(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Read a pipe in this loop."""
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=1 << 24)
-    await loop.connect_read_pipe(
+    transport, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
     )
-    return reader
+    with contextlib.closing(transport):
+        yield reader
 
 
 @functools.cache

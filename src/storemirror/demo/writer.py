@@ -9,6 +9,7 @@ standard input ends: when the demo asks it to, and also when the demo is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -88,10 +89,11 @@ def _print(written: WriterReport) -> None:
 async def _input_ends(stop: asyncio.Event) -> None:
     """Set `stop` when standard input ends."""
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    await reader.read()
+    with contextlib.closing(transport):
+        await reader.read()
     stop.set()
 
 
