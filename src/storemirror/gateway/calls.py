@@ -19,7 +19,7 @@ from storemirror.errors import CallRefused, TransientError
 from storemirror.gateway.auth import Identity
 from storemirror.gateway.callables import CALLABLES, CallableSpec, CallKind, Handlers
 from storemirror.gateway.cors import Origins
-from storemirror.gateway.deadline import DeadlinePassed, within
+from storemirror.gateway.deadline import Deadline, DeadlinePassed
 from storemirror.gateway.port import Caller, Served
 from storemirror.gateway.protocol import (
     Answer,
@@ -197,7 +197,7 @@ class Calls:
             return result
 
         try:
-            return await within(deadline_s, answered)
+            return await Deadline(deadline_s).hold(answered)
         except CallRefused:
             raise
         except Exception as exc:

@@ -3,6 +3,9 @@ The dual write: Firestore first, in a transaction; then the same envelope into S
 
 The envelope is the trigger's own (`storemirror.source.triggers.change_of`), of the same path and
 version: the trigger's later event is a duplicate.
+
+Once Firestore's commit is known the call succeeds: from there on its deadline ends nothing but
+the wait for SQL.  A deadline that comes before leaves unknown whether the document is written.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from dataclasses import dataclass, replace
 
 from storemirror.errors import CallRefused
 from storemirror.event.change import Change, Fields, Origin
+from storemirror.gateway.deadline import current
 from storemirror.gateway.mirroring import NOT_MIRRORED, MirrorWriter
-from storemirror.gateway.port import Caller, CohortFlags, Feature, Mirrored, WriteToken
+from storemirror.gateway.port import Caller, Cohort, CohortFlags, Feature, Mirrored, WriteToken
 from storemirror.source.port import (
     Decision,
     Document,
@@ -95,15 +99,17 @@ class DualWrite:
             intent = await decide(reads)
             return Decision(writes=() if intent.is_done else (_write(intent),), result=intent)
 
+        cohort = await self._flags.cohort_of(caller, feature)
         try:
             done = await self._store.transact(body)
         except PreconditionFailed:
             raise CallRefused(
                 "ABORTED", "somebody else wrote this at the same moment; call again"
             ) from None
+        _meet_deadline()
         intent = done.result
         change = _change(intent, done.commit_time_us)
-        written = await self._mirrored(caller, feature, intent.path, change)
+        written = await self._mirrored(cohort, intent.path, change)
         return replace(written, is_new=intent.before is None and written.fields is not None)
 
     async def observe(self, caller: Caller, feature: Feature, path: str) -> Written:
@@ -113,16 +119,15 @@ class DualWrite:
         Raises:
             SourceUnavailable: Firestore did not answer; SQL was not touched.
         """
+        cohort = await self._flags.cohort_of(caller, feature)
         change = observed_change(await self._store.get(path), Origin.MIRROR)
-        return await self._mirrored(caller, feature, path, change)
+        _meet_deadline()
+        return await self._mirrored(cohort, path, change)
 
-    async def _mirrored(
-        self, caller: Caller, feature: Feature, path: str, change: Change | None
-    ) -> Written:
+    async def _mirrored(self, cohort: Cohort, path: str, change: Change | None) -> Written:
         if change is None:
             return Written(path=path, token=None, fields=None, mirrored=NOT_MIRRORED)
         mirrored = NOT_MIRRORED
-        cohort = await self._flags.cohort_of(caller, feature)
         if cohort.is_dual_write_on:
             mirrored = await self._mirror.mirror(change)
         # A delete that was only seen has a version of its own: if SQL did not take it here, no
@@ -135,6 +140,13 @@ class DualWrite:
             fields=change.fields,
             mirrored=mirrored,
         )
+
+
+def _meet_deadline() -> None:
+    """Say that Firestore has spoken: the answer is a success, and comes soon."""
+    deadline = current()
+    if deadline is not None:
+        deadline.meet()
 
 
 def _write(intent: Intent) -> Write:

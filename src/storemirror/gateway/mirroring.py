@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from storemirror.apply.decode import EventDecoder
-from storemirror.errors import DatabaseRefused, PoisonEventError, TransientError
+from storemirror.errors import StoreMirrorError
 from storemirror.event.change import Change, Origin, Outcome, RowState
-from storemirror.gateway.deadline import within
+from storemirror.gateway.deadline import DeadlinePassed, current, within
 from storemirror.gateway.port import Mirrored
 from storemirror.model.entity import Model
 from storemirror.source.triggers import message_of
@@ -37,7 +37,7 @@ class MirrorWriter:
             mirror: stays the caller's to close.
             model: the declared entities.
             source: CloudEvents source; see `storemirror.event.envelope.source_of`.
-            timeout_s: how long a call may wait for SQL.
+            timeout_s: how long a call may wait for SQL; less where its deadline is nearer.
         """
         self._mirror = mirror
         self._model = model
@@ -53,20 +53,37 @@ class MirrorWriter:
             change: of a declared entity.
         """
         try:
-            # What the trigger will publish, read as the writer will read it.
-            entity, _ = self._model.match(change.path)
-            event = self._decoder.decode(message_of(change, entity.name, self._source))
-            if change.origin is Origin.MIRROR and change.is_deleted:
-                # Of what was never there, or is gone already, there is nothing to take away; each
-                # look at it would leave a row, and a line of audit.
-                row = await within(self._timeout_s, lambda: self._mirror.row(entity, event.key))
-                if row is None or row.state is not RowState.LIVE:
-                    return Mirrored(is_mirrored=True, outcome=None)
-            [outcome] = await within(self._timeout_s, lambda: self._mirror.apply([event]))
-        except (TimeoutError, TransientError, DatabaseRefused, PoisonEventError) as exc:
+            return await within(self._time_left_s(), lambda: self._applied(change))
+        except (TimeoutError, StoreMirrorError) as exc:
             _log.warning(
                 LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=type(exc).__name__
             )
             return NOT_MIRRORED
+
+    def _time_left_s(self) -> float:
+        """
+        Give how long SQL may take.
+
+        Raises:
+            DeadlinePassed: the call has no time left: SQL is not asked.
+        """
+        deadline = current()
+        if deadline is None:
+            return self._timeout_s
+        if deadline.left_s <= 0:
+            raise DeadlinePassed
+        return min(self._timeout_s, deadline.left_s)
+
+    async def _applied(self, change: Change) -> Mirrored:
+        # What the trigger will publish, read as the writer will read it.
+        entity, _ = self._model.match(change.path)
+        event = self._decoder.decode(message_of(change, entity.name, self._source))
+        if change.origin is Origin.MIRROR and change.is_deleted:
+            # Of what was never there, or is gone already, there is nothing to take away; each look
+            # at it would leave a row, and a line of audit.
+            row = await self._mirror.row(entity, event.key)
+            if row is None or row.state is not RowState.LIVE:
+                return Mirrored(is_mirrored=True, outcome=None)
+        [outcome] = await self._mirror.apply([event])
         # Expired: only Firestore can say, and the event path asks it.
         return Mirrored(is_mirrored=outcome is not Outcome.EXPIRED, outcome=outcome)

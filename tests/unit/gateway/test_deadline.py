@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from storemirror.gateway.deadline import within
+from storemirror.gateway.deadline import Deadline, DeadlinePassed, current, within
 
 SHORT_S = 0.01
 
@@ -60,4 +60,35 @@ async def test_a_caller_that_is_called_off_calls_off_what_it_called() -> None:
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
+    await called_off.wait()
+
+
+async def test_a_call_that_has_met_its_deadline_goes_on_to_its_end() -> None:
+    """What it did is known: to say that it took too long would be untrue (issue 7)."""
+    deadline, passed = Deadline(SHORT_S), asyncio.Event()
+    asyncio.get_running_loop().call_later(2 * SHORT_S, passed.set)
+
+    async def write() -> int:
+        assert current() is deadline
+        deadline.meet()
+        await passed.wait()
+        return 7
+
+    assert await deadline.hold(write) == 7
+    assert deadline.left_s == 0
+    assert current() is None
+
+
+async def test_a_call_that_has_not_met_its_deadline_is_called_off() -> None:
+    """As any other that takes too long."""
+    called_off = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_off.set()
+
+    with pytest.raises(DeadlinePassed):
+        await Deadline(SHORT_S).hold(wait)
     await called_off.wait()
