@@ -191,8 +191,8 @@ async def test_parents_that_vanish_each_time_end_in_an_error(
 ) -> None:
     """Not in a loop: something else than a purge is at work."""
 
-    async def makes_none(*_: object) -> None:
-        return None
+    async def makes_none(*_: object) -> int:
+        return 0
 
     monkeypatch.setattr(sql.mirror, "_ensure_parents", makes_none)
     with pytest.raises(ParentMissing, match="5 times"):

@@ -12,6 +12,7 @@ from storemirror.event.change import Outcome
 from storemirror.model.entity import Entity
 from storemirror.model.types import DialectLimits
 from storemirror.sql.names import snake_case
+from storemirror.sql.parents import Keys, KnownParents
 from storemirror.sql.port import (
     FollowRelationship,
     MirrorRow,
@@ -45,9 +46,6 @@ _STUB_ROUNDS: Final = 5
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 
-#: Entity name -> keys of its rows.
-Keys = Mapping[str, set[tuple[str, ...]]]
-
 
 class PostgresMirror:
     """See `storemirror.sql.port.SqlMirror`."""
@@ -80,6 +78,7 @@ class PostgresMirror:
         self._reader = RowReader(database, rendering)
         self._unverified = UnverifiedRecord(database, rendering)
         self._encoder: BatchEncoder | None = None
+        self._parents = KnownParents(rendering.model)
 
     @property
     def limits(self) -> DialectLimits:
@@ -126,18 +125,36 @@ class PostgresMirror:
         if not events:
             return []
         calls = self._calls_of(events)
+        arguments = {
+            procedure: encoder.events_json([events[i] for i in indexes])
+            for procedure, indexes in calls.items()
+        }
         wanted = self._rows_of(events)
+        # One procedure makes stubs of its own where its rows have no parents.
+        makes_own = len(calls) == 1 and events[0].entity.rollup is None
+        stubs = {} if makes_own else self._parents.to_make_first(wanted)
         for _ in range(_STUB_ROUNDS):
             try:
                 async with asyncio.timeout(self._apply_timeout_s):
-                    return await self._apply_once(encoder, events, calls, wanted)
+                    if stubs:
+                        self._parents.note_made(await self._ensure_parents(encoder, stubs))
+                    found = await self._apply_once(encoder, events, arguments, wanted)
             except TimeoutError as exc:
                 raise SqlUnavailable(
                     "the mirror's database did not finish a batch within "
                     f"{self._apply_timeout_s:.0f} s; written or not is unknown"
                 ) from exc
             except ParentMissing:
-                await self._ensure_parents(encoder, wanted)
+                self._parents.note_missing()
+                stubs = wanted
+            else:
+                self._parents.note_there(wanted)
+                outcomes = {
+                    index: outcome
+                    for procedure, indexes in calls.items()
+                    for index, outcome in zip(indexes, found[procedure], strict=True)
+                }
+                return [outcomes[index] for index in range(len(events))]
         raise ParentMissing(f"parents vanished {_STUB_ROUNDS} times while stubs were made")
 
     def _calls_of(self, events: Sequence[RowEvent]) -> Mapping[str, Sequence[int]]:
@@ -170,32 +187,21 @@ class PostgresMirror:
         self,
         encoder: BatchEncoder,
         events: Sequence[RowEvent],
-        calls: Mapping[str, Sequence[int]],
+        arguments: Mapping[str, str],
         wanted: Keys,
-    ) -> list[Outcome]:
+    ) -> Mapping[str, Sequence[Outcome]]:
         """Run one transaction; ParentMissing when stubs must be made first."""
-        arguments = {
-            procedure: encoder.events_json([events[i] for i in indexes])
-            for procedure, indexes in calls.items()
-        }
         async with self._database.connection() as conn:
             with _event_errors(events):
-                if len(calls) == 1:
+                if len(arguments) == 1:
                     # One statement is a transaction: it takes one round trip, not three, and a
                     # process that is stopped holds no locks between them.
-                    found = await self._call_all(conn, arguments)
-                else:
-                    async with conn.transaction():
-                        # One procedure locks what it needs in one pass; several would lock in
-                        # turns, and deadlock with others.
-                        await self._lock(conn, encoder, wanted)
-                        found = await self._call_all(conn, arguments)
-        outcomes = {
-            index: outcome
-            for procedure, indexes in calls.items()
-            for index, outcome in zip(indexes, found[procedure], strict=True)
-        }
-        return [outcomes[index] for index in range(len(events))]
+                    return await self._call_all(conn, arguments)
+                async with conn.transaction():
+                    # One procedure locks what it needs in one pass; several would lock in
+                    # turns, and deadlock with others.
+                    await self._lock(conn, encoder, wanted)
+                    return await self._call_all(conn, arguments)
 
     async def _call_all(
         self, conn: Connection, arguments: Mapping[str, str]
@@ -220,14 +226,18 @@ class PostgresMirror:
         if found is None or found[0] > 0:
             raise ParentMissing("roll-up parents are missing; their stubs are made next")
 
-    async def _ensure_parents(self, encoder: BatchEncoder, wanted: Keys) -> None:
-        """Make stubs.  They need not be on disk before the rows for which they are made are."""
-        await self._database.fetch(
+    async def _ensure_parents(self, encoder: BatchEncoder, wanted: Keys) -> int:
+        """Make stubs; gives how many.
+
+        They need not be on disk before the rows for which they are made are.
+        """
+        found = await self._database.fetch(
             sql.SQL("SELECT set_config('synchronous_commit', 'off', true), {}(%s::jsonb)").format(
                 self._procedure("EnsureParents")
             ),
             (encoder.keys_json(wanted),),
         )
+        return int(found[0][1])
 
     async def recompute_rollups(self, entity: Entity) -> int:
         """See `SqlMirror.recompute_rollups`."""
