@@ -19,7 +19,7 @@ from storemirror.errors import CallRefused, TransientError
 from storemirror.gateway.auth import Identity
 from storemirror.gateway.callables import CALLABLES, CallableSpec, CallKind, Handlers
 from storemirror.gateway.cors import Origins
-from storemirror.gateway.deadline import Deadline, DeadlinePassed
+from storemirror.gateway.deadline import Deadline, DeadlinePassed, within_promptly
 from storemirror.gateway.port import Caller, Served
 from storemirror.gateway.protocol import (
     Answer,
@@ -197,6 +197,9 @@ class Calls:
             return result
 
         try:
+            if spec.kind is CallKind.READ:
+                # Readers keep deadlines of their own, which let go at once.
+                return await within_promptly(deadline_s, answered)
             return await Deadline(deadline_s).hold(answered)
         except CallRefused:
             raise

@@ -72,6 +72,22 @@ def current() -> Deadline | None:
     return _current.get()
 
 
+async def within_promptly(timeout_s: float, call: Callable[[], Awaitable[T]]) -> T:
+    """
+    Do as `within`, for what ends at once when it is called off: that needs no task of its own.
+
+    Raises:
+        DeadlinePassed: it takes longer.
+    """
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            return await call()
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlinePassed from None
+        raise
+
+
 async def within(timeout_s: float, call: Callable[[], Awaitable[T]]) -> T:
     """
     Call, and give up after a while; what then still runs is called off, and not waited for.

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from storemirror.gateway.deadline import Deadline, DeadlinePassed, current, within
+from storemirror.gateway.deadline import Deadline, DeadlinePassed, current, within, within_promptly
 
 SHORT_S = 0.01
 
@@ -92,3 +92,29 @@ async def test_a_call_that_has_not_met_its_deadline_is_called_off() -> None:
     with pytest.raises(DeadlinePassed):
         await Deadline(SHORT_S).hold(wait)
     await called_off.wait()
+
+
+async def test_what_ends_at_once_is_given_up_at_its_deadline() -> None:
+    """A read has no commit to wait for; what it waits for is let go."""
+    called_off = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_off.set()
+
+    with pytest.raises(DeadlinePassed):
+        await within_promptly(SHORT_S, wait)
+    assert called_off.is_set()
+
+
+async def test_a_timeout_within_a_deadline_is_not_the_deadline() -> None:
+    """What a client is told names the deadline: it must not be told another one's."""
+
+    async def fail() -> None:
+        raise TimeoutError("planted")
+
+    with pytest.raises(TimeoutError, match="planted") as raised:
+        await within_promptly(60.0, fail)
+    assert not isinstance(raised.value, DeadlinePassed)
