@@ -21,9 +21,9 @@ from bench.pipeline import measure_flat_out, measure_paced
 from bench.report import Report
 from bench.scale import measure_hot, measure_scale
 from bench.workload import WorkloadShape, make_workload
-from storemirror.apply.collector import calm_collector
 from storemirror.apply.port import WriterSettings
 from storemirror.clock import SystemClock
+from storemirror.collector import calm_collector
 from tests.support.emulator_process import EmulatorMissing
 
 Tell = Callable[[str], None]

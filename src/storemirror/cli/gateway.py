@@ -9,6 +9,7 @@ import typer
 
 from storemirror import loop
 from storemirror.cli.output import print_json, say, stop_on_signals
+from storemirror.collector import calm_collector
 from storemirror.errors import ConfigError
 from storemirror.wiring import Parts
 
@@ -25,7 +26,10 @@ def gateway(context: typer.Context) -> None:
     into SQL at once, is told by Remote Config, or by gateway.read_mode and gateway.dual_write.
     Prints calls and latencies at the end.
     """
-    print_json(loop.run(_run(Parts(context.obj.settings()))))
+    parts = Parts(context.obj.settings())
+    gateway_wiring()
+    calm_collector()
+    print_json(loop.run(_run(parts)))
 
 
 async def _run(parts: Parts) -> Mapping[str, object]:

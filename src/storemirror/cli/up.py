@@ -10,13 +10,13 @@ from functools import partial
 import typer
 
 from storemirror import loop
-from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.retry import first_of
 from storemirror.apply.schedule import drain_on_schedule
 from storemirror.cli.gateway import gateway_wiring
 from storemirror.cli.output import print_json, say, stop_on_signals
+from storemirror.collector import calm_collector
 from storemirror.errors import ConfigError
 from storemirror.source.relay import TriggerRelay
 from storemirror.supervision import Part, run_together

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from storemirror import loop
-from storemirror.apply.collector import calm_collector
 from storemirror.apply.drain import DrainStats
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.stats import WriterStats
 from storemirror.cli.output import print_json, stop_on_signals
+from storemirror.collector import calm_collector
 from storemirror.wiring import Parts
 
 

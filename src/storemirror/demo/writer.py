@@ -21,10 +21,10 @@ from typing import Final
 import msgspec
 
 from storemirror import loop
-from storemirror.apply.collector import calm_collector
 from storemirror.apply.port import BatchReport, Step
 from storemirror.bus.faults import Faults, FaultyConsumer
 from storemirror.bus.port import Delivery
+from storemirror.collector import calm_collector
 from storemirror.config import load_settings
 from storemirror.telemetry import configure_logging
 from storemirror.wiring import Parts
