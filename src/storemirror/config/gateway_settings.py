@@ -86,6 +86,20 @@ class GatewaySettings(Section):
         le=1_000_000,
         description="1 to 1000000 calls a minute of one user, or of one service; in each process",
     )
+    opens_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=1_000_000,
+        description="1 to 1000000 calls a minute of one user that open a conversation, new or not: "
+        "each new one is in others' inboxes; in each process",
+    )
+    sends_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="1 to 1000000 calls a minute of one user that send a message; in each process; "
+        "as many as calls_per_minute when not set",
+    )
     calls_max_count: int = Field(
         default=256, ge=1, le=10_000, description="1 to 10000 calls under way at a time"
     )

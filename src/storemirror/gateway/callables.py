@@ -133,6 +133,9 @@ class CallableSpec(Generic[Req, Res]):
 
 _DM: Final = "dmSqlMirror"
 _FOLLOW: Final = "followSqlMirror"
+#: Those with a rate of their own.
+OPEN_CONVERSATION: Final = "sqlGatewayDmOpenConversation"
+SEND_MESSAGE: Final = "sqlGatewayDmSend"
 
 _SPECS: Final[tuple[CallableSpec[Any, Any], ...]] = (
     CallableSpec(
@@ -156,7 +159,7 @@ _SPECS: Final[tuple[CallableSpec[Any, Any], ...]] = (
         answering=lambda handlers: handlers.list_messages,
     ),
     CallableSpec(
-        name="sqlGatewayDmOpenConversation",
+        name=OPEN_CONVERSATION,
         what="Begin a conversation.",
         feature=Feature.MESSAGING,
         kind=CallKind.WRITE,
@@ -166,7 +169,7 @@ _SPECS: Final[tuple[CallableSpec[Any, Any], ...]] = (
         answering=lambda handlers: handlers.open_conversation,
     ),
     CallableSpec(
-        name="sqlGatewayDmSend",
+        name=SEND_MESSAGE,
         what="Send a message, or mirror one that the client has written itself.",
         feature=Feature.MESSAGING,
         kind=CallKind.WRITE,

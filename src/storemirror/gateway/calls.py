@@ -212,7 +212,7 @@ class Calls:
         caller = await self._identity.caller_of(headers)
         if caller.is_service and not spec.takes_services:
             raise CallRefused(CallStatus.PERMISSION_DENIED, "This callable is for users alone.")
-        if not await self._rate.takes(caller):
+        if not await self._rate.takes(caller, spec.name):
             raise CallRefused(CallStatus.RESOURCE_EXHAUSTED, "Too many calls; wait a minute.")
         return caller
 

@@ -8,6 +8,8 @@ one client in a loop from taking the others' share, not to bill anybody.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from limits import RateLimitItemPerMinute
@@ -22,21 +24,43 @@ SWEEP_INTERVAL_S: Final = 60.0
 
 _USER: Final = "user"
 _SERVICE: Final = "service"
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Rate:
-    """Counts calls by caller."""
+    """Counts calls by caller, and those of some callables once more by themselves."""
 
-    def __init__(self, calls_per_minute: int, clock: Clock) -> None:
-        """Count from nothing."""
+    def __init__(
+        self, calls_per_minute: int, clock: Clock, *, by_callable: Mapping[str, int] = _NONE
+    ) -> None:
+        """
+        Count from nothing.
+
+        Args:
+            calls_per_minute: of one caller, whatever is called.
+            clock: for the sweep of counts.
+            by_callable: of one caller too: name of a callable -> calls a minute.
+        """
         self.counts = Counts(clock)
         self._limiter = SlidingWindowCounterRateLimiter(self.counts)
         self._item = RateLimitItemPerMinute(calls_per_minute)
+        self._by_callable = {
+            name: RateLimitItemPerMinute(count) for name, count in by_callable.items()
+        }
 
-    async def takes(self, caller: Caller) -> bool:
-        """Count one call, and tell whether it may be answered; one that may not counts for none."""
+    async def takes(self, caller: Caller, name: str = "") -> bool:
+        """
+        Count one call, and tell whether it may be answered.
+
+        Args:
+            caller: who calls; one that may not call counts for none.
+            name: the callable's; one that is refused for its own rate counts for the caller's.
+        """
         kind = _SERVICE if caller.is_service else _USER
-        return await self._limiter.hit(self._item, kind, caller.uid)
+        if not await self._limiter.hit(self._item, kind, caller.uid):
+            return False
+        own = self._by_callable.get(name)
+        return own is None or await self._limiter.hit(own, name, kind, caller.uid)
 
 
 class Counts(MemoryStorage):

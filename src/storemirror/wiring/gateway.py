@@ -8,11 +8,13 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
+from storemirror.clock import Clock
 from storemirror.config.gateway_settings import GatewaySettings
 from storemirror.errors import ConfigError
 from storemirror.gateway.app import GatewayApp, serve
 from storemirror.gateway.app_check import AppCheck
 from storemirror.gateway.auth import Identity, identity_rules
+from storemirror.gateway.callables import OPEN_CONVERSATION, SEND_MESSAGE
 from storemirror.gateway.calls import CallLimits, Calls
 from storemirror.gateway.cors import Origins
 from storemirror.gateway.document_reader import DocumentFollowReader, DocumentMessagesReader
@@ -107,7 +109,7 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     calls = Calls(
         handlers,
         identity=_identity(parts),
-        rate=Rate(settings.calls_per_minute, clock),
+        rate=_rate(settings, clock),
         origins=Origins(settings.allowed_origins),
         limits=_call_limits(settings),
         clock=clock,
@@ -201,6 +203,13 @@ def _flags(parts: Parts) -> CohortFlags:
         refresh_s=settings.template_refresh_s,
         clock=parts.clock,
     )
+
+
+def _rate(settings: GatewaySettings, clock: Clock) -> Rate:
+    by_callable = {OPEN_CONVERSATION: settings.opens_per_minute}
+    if settings.sends_per_minute is not None:
+        by_callable[SEND_MESSAGE] = settings.sends_per_minute
+    return Rate(settings.calls_per_minute, clock, by_callable=by_callable)
 
 
 def _router_limits(settings: GatewaySettings) -> Limits:

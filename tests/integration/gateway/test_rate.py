@@ -17,6 +17,14 @@ async def test_each_caller_has_a_count_of_their_own() -> None:
     assert taken == [[True, True, False]] * 3
 
 
+async def test_a_callable_may_have_a_rate_of_its_own() -> None:
+    """Conversations fill others' inboxes: nobody opens hundreds a minute (issue 7)."""
+    rate, ann = Rate(5, ForwardClock(), by_callable={"open": 2}), Caller(uid="u1")
+    assert [await rate.takes(ann, "open") for _ in range(3)] == [True, True, False]
+    assert await rate.takes(Caller(uid="u2"), "open")
+    assert [await rate.takes(ann, "list") for _ in range(3)] == [True, True, False]
+
+
 async def test_calls_at_a_time_are_all_counted() -> None:
     """None slips in between the count and the look at it."""
     rate = Rate(10, ForwardClock())

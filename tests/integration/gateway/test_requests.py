@@ -132,6 +132,7 @@ async def on_databases(
     settings = {
         "STOREMIRROR_GATEWAY_READ_MODE": mode.value,
         "STOREMIRROR_GATEWAY_CALLS_PER_MINUTE": "1000000",
+        "STOREMIRROR_GATEWAY_OPENS_PER_MINUTE": "1000000",
         "FIREBASE_AUTH_EMULATOR_HOST": "none is asked",
     }
     # The keys' address is asked for nothing: the emulator's tokens are unsigned.

@@ -226,3 +226,30 @@ async def test_without_dual_write_the_event_path_brings_everything(
         await world.settled()
         page = await world.call("ann", MESSAGES, conversationId=ROOM, after=sent["token"])
         assert page["source"] == "sql"
+
+
+async def test_openings_and_sends_have_rates_of_their_own(
+    new_database: NewDatabase, issuer: JwkIssuer
+) -> None:
+    """A user could fill anybody's inbox within the rate for everything (issue 7)."""
+    rates = {
+        "STOREMIRROR_GATEWAY_OPENS_PER_MINUTE": "2",
+        "STOREMIRROR_GATEWAY_SENDS_PER_MINUTE": "1",
+    }
+    sent = {"conversationId": ROOM, "messageId": "m1", "body": "hi"}
+    async with running_gateway(new_database, issuer, rates) as world:
+
+        async def open_as(uid: str) -> None:
+            opening = {"conversationId": ROOM, "participantIds": ["ann", "ben"]}
+            await world.call(uid, "sqlGatewayDmOpenConversation", **opening)
+
+        for _ in range(2):
+            await open_as("ann")
+        with pytest.raises(CallFailed, match="RESOURCE_EXHAUSTED"):
+            await open_as("ann")
+        await open_as("ben")
+        await world.call("ann", SEND, **sent)
+        with pytest.raises(CallFailed, match="RESOURCE_EXHAUSTED"):
+            await world.call("ann", SEND, **sent)
+        page = await world.call("ann", MESSAGES, conversationId=ROOM)
+        assert [item["messageId"] for item in page["items"]] == ["m1"]
