@@ -1,5 +1,5 @@
 """
-The event loop that every process of ours runs on: libuv's.
+The event loop that every command runs on: libuv's.
 
 A call of the gateway spends more time in the event loop than in our code; asyncio's own costs it a
 fifth more.  The tests run on the same one.

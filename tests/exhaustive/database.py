@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
+from storemirror import loop
 from storemirror.clock import SystemClock
 from storemirror.errors import SqlUnavailable
 from storemirror.event.change import Outcome
@@ -98,7 +99,7 @@ class OnLoop:
 
     def __init__(self) -> None:
         """Make the loop."""
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=loop.new_event_loop)
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
         """See `Session.run`."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from storemirror import loop
 from storemirror.apply.port import BatchReport, Step, WriterSettings
 from storemirror.apply.writer import create_sql_writer_processor
 from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER, Delivery
@@ -206,7 +207,7 @@ def run_writer(orders: Orders) -> None:
     """Be the writer; where the process begins."""
     sys.stderr = orders.log.open("a", buffering=1)
     configure_logging("info")
-    asyncio.run(apply_events(orders))
+    loop.run(apply_events(orders))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,4 +257,4 @@ async def publish_messages(orders: PublisherOrders) -> None:
 
 def run_publisher(orders: PublisherOrders) -> None:
     """Be the publisher; where the process begins."""
-    asyncio.run(publish_messages(orders))
+    loop.run(publish_messages(orders))

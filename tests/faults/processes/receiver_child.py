@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from storemirror import loop
 from storemirror.bus.port import Message, PublishResult
 from storemirror.bus.postgres import PostgresPublisher
 from storemirror.clock import SystemClock
@@ -79,4 +80,4 @@ async def take_deliveries(orders: ReceiverOrders) -> None:
 
 def run_receiver(orders: ReceiverOrders) -> None:
     """Be the receiver; where the process begins."""
-    asyncio.run(take_deliveries(orders))
+    loop.run(take_deliveries(orders))

@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from storemirror import loop
 from storemirror.bus.postgres import PostgresPublisher
 from storemirror.clock import SystemClock
 from storemirror.model.load import load_model
@@ -84,4 +85,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    loop.run(main())
