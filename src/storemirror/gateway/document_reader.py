@@ -9,10 +9,9 @@ What the parts of an answer show may lie moments apart; `as_of_us` is the earlie
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from storemirror.errors import CallRefused
 from storemirror.event.change import Value
@@ -39,6 +38,7 @@ from storemirror.gateway.port import (
     Relationship,
 )
 from storemirror.gateway.social import DirectMessages, FollowGraph
+from storemirror.gateway.together import together
 from storemirror.model.entity import Entity, KeyPart
 from storemirror.model.mapping import key_fault
 from storemirror.model.types import DialectLimits
@@ -51,9 +51,6 @@ INBOX_MAX_COUNT: Final = 2_000
 _CONCURRENT_COUNT: Final = 8
 #: Longest id, in UTF-8 bytes.
 _ID_MAX_BYTES: Final = 1_500
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 class DocumentMessagesReader:
@@ -77,7 +74,7 @@ class DocumentMessagesReader:
             )
             return _Entry(conversation, messages[0] if messages else None)
 
-        entries = await _concurrently(entry_of, found)
+        entries = await together(entry_of, found, most=_CONCURRENT_COUNT)
         if older_than is not None:
             entries = [entry for entry in entries if entry.position < older_than]
         entries.sort(key=lambda entry: entry.position, reverse=True)
@@ -93,7 +90,7 @@ class DocumentMessagesReader:
             return _item_of(entry, viewer, unread_count=await self._store.count_of(query))
 
         return ConversationPage(
-            items=tuple(await _concurrently(item_of, entries[:limit])),
+            items=tuple(await together(item_of, entries[:limit], most=_CONCURRENT_COUNT)),
             has_older=len(entries) > limit,
             as_of_us=seen.as_of_us,
         )
@@ -213,7 +210,7 @@ class DocumentFollowReader:
             return _edge_of(entity, read.document, self._declared.limits)
 
         follow, block = self._declared.follow, self._declared.block
-        outgoing, incoming, outgoing_block, incoming_block = await _concurrently(
+        outgoing, incoming, outgoing_block, incoming_block = await together(
             edge_of,
             [
                 (follow, viewer, target),
@@ -302,22 +299,3 @@ def _fits(part: KeyPart, value: str, limits: DialectLimits) -> bool:
 def _is_id(part: KeyPart, value: str, limits: DialectLimits) -> bool:
     """Tell whether a value can be a document's id, and this part of a row's key."""
     return _fits(part, value, limits) and "/" not in value and len(value.encode()) <= _ID_MAX_BYTES
-
-
-async def _concurrently(call: Callable[[T], Awaitable[U]], items: Iterable[T]) -> list[U]:
-    """Call for each item, some at the same time; results in the items' order.
-
-    The first error comes out, and the other calls are called off.
-    """
-    turns = asyncio.Semaphore(_CONCURRENT_COUNT)
-
-    async def in_turn(item: T) -> U:
-        async with turns:
-            return await call(item)
-
-    tasks = [asyncio.create_task(in_turn(item)) for item in items]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -6,7 +6,6 @@ Who may do what, decided from documents that the same transaction reads.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from storemirror.errors import CallRefused
 from storemirror.gateway.fields import elements_of
 from storemirror.gateway.ids import is_key
 from storemirror.gateway.social import DirectMessages, FollowGraph
+from storemirror.gateway.together import together
 from storemirror.source.port import Document
 
 
@@ -75,6 +75,6 @@ class Rights:
             for other in others
             if is_key(other, self._block.keys[0]) and is_key(uid, self._block.keys[1])
         ]
-        found = await asyncio.gather(*(reads.get(path) for path in paths))
+        found = await together(reads.get, paths)
         if any(document is not None for document in found):
             raise CallRefused("PERMISSION_DENIED", "this user cannot be written to")
