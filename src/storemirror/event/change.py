@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 #: A Firestore value as REST `Value` JSON: exactly one key, such as {"stringValue": "hi"}.
 Value = Mapping[str, object]
@@ -110,6 +110,7 @@ def event_id_of(path: str, version: int) -> str:
 class KnownChange(TypedDict):
     """The attributes of a `Change`; see there."""
 
+    event_id: str
     path: str
     version: int
     origin: Origin
@@ -145,15 +146,16 @@ class Change:
     traceparent: str | None = None
 
     @classmethod
-    def known_by_id(cls, event_id: str, **known: Unpack[KnownChange]) -> Change:
+    def known_by_id(cls, known: KnownChange) -> Change:
         """
         Make a change whose id was computed already, and whose every attribute is given.
 
         For the writer, which makes one for every event: it passes over `__init__`, which takes
         three times as long, as it assigns a frozen object's attributes one after the other.
+        `known` becomes the change's own: the caller must not keep it.
         """
         change = object.__new__(cls)
-        object.__setattr__(change, "__dict__", {"event_id": event_id, **known})
+        object.__setattr__(change, "__dict__", known)
         return change
 
     @property

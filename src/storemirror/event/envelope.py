@@ -262,20 +262,23 @@ def _change(envelope: Envelope[EventData], source: str) -> Change:
     ):
         problem = _contradiction(envelope, source)
         raise EnvelopeInvalid(problem, event_id=envelope.id, path=data.path)
-    if envelope.id != event_id_of(data.path, version):
+    event_id = envelope.id
+    if event_id != event_id_of(data.path, version):
         raise EnvelopeInvalid(
-            "the id is not the digest of path and version", event_id=envelope.id, path=data.path
+            "the id is not the digest of path and version", event_id=event_id, path=data.path
         )
     return Change.known_by_id(
-        envelope.id,
-        path=data.path,
-        version=version,
-        origin=data.origin,
-        observed_at_us=observed_at_us,
-        fields=data.fields,
-        digest=data.digest,
-        expected_version=expected_version,
-        traceparent=envelope.traceparent,
+        {
+            "event_id": event_id,
+            "path": data.path,
+            "version": version,
+            "origin": data.origin,
+            "observed_at_us": observed_at_us,
+            "fields": data.fields,
+            "digest": data.digest,
+            "expected_version": expected_version,
+            "traceparent": envelope.traceparent,
+        }
     )
 
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -63,9 +63,12 @@ class Conversion:
 
     #: Kind of value that goes in as it stands; empty for none.
     plain_kind: str
-    #: Whether the content of such a value has its canonical form, and nothing that the database
-    #: cannot hold.  Our own sources see to the form; of other publishers nothing is taken on trust.
-    is_sound: Callable[[object], bool]
+    #: The type of the content of such a value.
+    plain_type: Any
+    #: Whether a content of this type has its canonical form, and nothing that the database cannot
+    #: hold: true or something, else false or None.  Our own sources see to the form; of other
+    #: publishers nothing is taken on trust.
+    is_sound: Callable[[Any], object]
     #: For every other value but null.
     convert: Convert
 
@@ -87,14 +90,16 @@ def conversion_of(declared: ColumnType, limits: DialectLimits) -> Conversion:
     if plain_kind:
         return Conversion(
             plain_kind=plain_kind,
-            is_sound=_SOUND.get(plain_kind, _is_text),
+            plain_type=bool if declared is ColumnType.BOOLEAN else str,
+            is_sound=_FORMS.get(plain_kind, _is_any),
             convert=functools.partial(_refused, declared=declared),
         )
     if text_kind:
         # A text with U+0000 is none that goes in as it stands: it is converted.
         return Conversion(
             plain_kind=text_kind,
-            is_sound=_is_text_without_nul,
+            plain_type=str,
+            is_sound=_is_without_nul,
             convert=functools.partial(_text, declared=declared, kind=text_kind),
         )
     if declared is ColumnType.DOUBLE:
@@ -103,7 +108,7 @@ def conversion_of(declared: ColumnType, limits: DialectLimits) -> Conversion:
         convert = _geo_point
     else:
         convert = functools.partial(_json, holds_nul=limits.holds_nul)
-    return Conversion(plain_kind="", is_sound=_is_text, convert=convert)
+    return Conversion(plain_kind="", plain_type=str, is_sound=_is_any, convert=convert)
 
 
 def _refused(value: Value, where: str, *, declared: ColumnType) -> tuple[None, bool]:
@@ -122,8 +127,12 @@ def _is_text(content: object) -> bool:
     return isinstance(content, str)
 
 
-def _is_text_without_nul(content: object) -> bool:
-    return isinstance(content, str) and "\0" not in content
+def _is_any(_content: object) -> bool:
+    return True
+
+
+def _is_without_nul(content: str) -> bool:
+    return "\0" not in content
 
 
 def _is_integer(content: object) -> bool:
@@ -144,6 +153,12 @@ def _is_double(content: object) -> bool:
     return isinstance(content, int | float) and not isinstance(content, bool)
 
 
+#: Kind of value -> whether a text has the form of its content.  Patterns by themselves: a function
+#: around one costs as much again, and a writer asks for several columns of every event.
+_FORMS: Final[Mapping[str, Callable[[str], object]]] = {
+    "integerValue": _INTEGER.fullmatch,
+    "timestampValue": _TIMESTAMP.fullmatch,
+}
 #: Kind of value -> whether its content has the canonical form of event/value.py.
 _SOUND: Final[Mapping[str, Callable[[object], bool]]] = {
     "nullValue": lambda content: content is None,

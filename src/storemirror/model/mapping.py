@@ -49,7 +49,9 @@ class _ColumnReader(NamedTuple):
     name: str
     root_field: str
     plain_kind: str
-    is_sound: Callable[[object], bool]
+    #: The type of which a content is that `is_sound` is asked about.
+    plain_type: Any
+    is_sound: Callable[[Any], object]
     #: Whether the column is empty without further questions when there is no such field.
     may_be_absent: bool
     read: _Read
@@ -73,11 +75,11 @@ class CompiledMapping:
             columns: dict[str, JsonScalar] = {}
             # The usual case stands here and in no function of its own: this loop is run for every
             # column of every event.
-            for name, field, plain_kind, is_sound, may_be_absent, read in self.readers:
+            for name, field, kind, plain_type, is_sound, may_be_absent, read in self.readers:
                 value: Any = fields.get(field)
                 if value is not None:
-                    content = value.get(plain_kind)
-                    if content is not None and is_sound(content):
+                    content = value.get(kind)
+                    if content.__class__ is plain_type and is_sound(content):
                         columns[name] = content
                         continue
                 elif may_be_absent:
@@ -198,6 +200,7 @@ def _column_reader(column: Column, limits: DialectLimits) -> _ColumnReader:
         # A field in a map is reached by `read` alone: no kind of value has an empty name.
         root_field=column.field[0] if is_at_root else "",
         plain_kind=conversion.plain_kind if is_at_root else "",
+        plain_type=conversion.plain_type,
         is_sound=conversion.is_sound,
         may_be_absent=is_at_root and not column.is_required,
         read=read,
@@ -232,7 +235,7 @@ def _converted(
     value: Value, conversion: Conversion, name: str, where: str, lossy: set[str]
 ) -> JsonScalar:
     content = value.get(conversion.plain_kind)
-    if content is not None and conversion.is_sound(content):
+    if content.__class__ is conversion.plain_type and conversion.is_sound(content):
         return cast("JsonScalar", content)
     if "nullValue" in value:
         return None

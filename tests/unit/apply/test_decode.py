@@ -93,6 +93,35 @@ def test_an_id_that_cannot_be_a_key_names_itself(decoder: EventDecoder) -> None:
     assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
 
 
+@pytest.mark.parametrize("document_id", ["", "a" * 129, "a\0b"])
+def test_a_sound_id_does_not_vouch_for_the_next_of_its_collection(
+    decoder: EventDecoder, document_id: str
+) -> None:
+    """What is remembered of a collection says nothing of its documents' ids."""
+    assert decoder.decode(message_of(a_change("users/a/following/b", {}))).key == ("a", "b")
+    change = a_change(f"users/a/following/{document_id}", {})
+    with pytest.raises(KeyRefused) as caught:
+        decoder.decode(message_of(change))
+    assert (caught.value.event_id, caught.value.path) == (change.event_id, change.path)
+
+
+def test_an_id_that_ends_in_a_space_is_a_key_where_it_is_compared(decoder: EventDecoder) -> None:
+    """Each dialect has limits of its own; PostgreSQL compares the space too."""
+    assert decoder.decode(message_of(a_change("users/a/following/b ", {}))).key == ("a", "b ")
+
+
+def test_collections_of_no_entity_are_not_remembered(decoder: EventDecoder) -> None:
+    """Their names have no bounds, and whoever may send could fill the memory with them."""
+    for number in range(3):
+        with pytest.raises(EntityUnknown):
+            decoder.decode(message_of(a_change(f"invoices{number}/i1", {})))
+        with pytest.raises(KeyRefused):
+            decoder.decode(message_of(a_change(f"users/{'a' * 200}{number}/following/b", {})))
+    assert decoder.remembered_count == 0
+    decoder.decode(message_of(a_change("users/a/following/b", {})))
+    assert decoder.remembered_count == 1
+
+
 def test_a_value_that_does_not_fit_is_named_without_its_contents(decoder: EventDecoder) -> None:
     """Dead letters are read by people who may not read messages."""
     change = a_change("conversations/c/messages/m", {"senderId": "u", "sentAt": SECRET})
