@@ -8,6 +8,7 @@ all come through here.
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, LiteralString, TypeAlias
 
@@ -116,6 +117,49 @@ def _settings_of(stall_timeout_ms: str) -> Mapping[str, str]:
     }
 
 
+def has_news(conn: Connection) -> bool:
+    """Tell whether a connection on which nothing was asked has ended, or has something to say."""
+    if conn.closed:
+        return True
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """
+    A pool that lends no connection which was cut while it lay there.
+
+    After an outage each of them would cost a caller an error.  The pool's own `check` asks the
+    server at each call, and waits a second after one that was cut.
+    """
+
+    async def getconn(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the pool has it
+    ) -> Connection:
+        """See `AsyncConnectionPool.getconn`."""
+        # One that was cut makes room for a new one: they come to an end.
+        for _ in range(self.max_size):
+            conn = await super().getconn(timeout)
+            # Only one that may have ended is asked, which costs a round trip.
+            if not has_news(conn) or await self._answers(conn):
+                return conn
+        return await super().getconn(timeout)
+
+    async def _answers(self, conn: Connection) -> bool:
+        """Ask the server on a connection, and give it back when nobody answers."""
+        try:
+            await self.check_connection(conn)
+        except psycopg.Error:
+            await self.putconn(conn)
+            return False
+        except BaseException:
+            await self.putconn(conn)
+            raise
+        return True
+
+
 class Database:
     """A pool of connections to one database.
 
@@ -156,7 +200,7 @@ class Database:
                 f"the address of {kind.name} is no libpq connection string or URI"
             ) from None
         self._dsn = dsn
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        self._pool = Pool(
             dsn,
             open=False,
             min_size=0,
