@@ -225,6 +225,10 @@ class MemoryBusAdmin:
             oldest_enqueued_at_us=None if oldest is None else oldest.enqueued_at_us,
         )
 
+    async def oldest_age_s(self, subscription: str) -> float | None:
+        """See `BusAdmin.oldest_age_s`."""
+        return (await self.stats(subscription)).oldest_age_s
+
     async def peek_dead_letters(
         self, subscription: str, *, limit: int, after_sequence_number: int = 0
     ) -> list[DeadLetter]:

@@ -261,6 +261,17 @@ class BusAdmin(Protocol):
         """
         ...
 
+    async def oldest_age_s(self, subscription: str) -> float | None:
+        """
+        Give the age in seconds of the oldest message that waits or is locked; None: there is none.
+
+        As `SubscriptionStats.oldest_age_s`; it takes no more rights than to receive.
+
+        Raises:
+            BusRefused: there is no such subscription.
+        """
+        ...
+
     async def peek_dead_letters(
         self, subscription: str, *, limit: int, after_sequence_number: int = 0
     ) -> list[DeadLetter]:

@@ -37,6 +37,8 @@ class ServiceBusAdmin:
         self._topic = topic
         self._administration: ServiceBusAdministrationClient | None = None
         self._publisher = ServiceBusPublisher(namespace, topic=topic)
+        #: At the oldest message, the last one.
+        self._look: asyncio.Task[int | None] | None = None
         self._dead_letters = DeadLetters(namespace, clock, self._publisher, topic=topic)
 
     def _entities(self) -> ServiceBusAdministrationClient:
@@ -87,11 +89,26 @@ class ServiceBusAdmin:
             dead_letter_count=found.dead_letter_message_count or 0,
             acknowledged_count=acknowledged,
             completed_count=None,
-            oldest_age_s=(
-                None if oldest_us is None else max(0, self._clock.now_us() - oldest_us) / SECOND_US
-            ),
+            oldest_age_s=self._age_s(oldest_us),
             oldest_enqueued_at_us=oldest_us,
         )
+
+    async def oldest_age_s(self, subscription: str) -> float | None:
+        """
+        See `BusAdmin.oldest_age_s`.  By a look at one message, which takes Listen alone.
+
+        Who is called off leaves the look to its end: it may take longer than a caller has time to
+        open the way to it, which then is open for the next one.
+        """
+        if self._look is not None:
+            await asyncio.wait({self._look})
+        self._look = asyncio.create_task(self._oldest_us(subscription))
+        return self._age_s(await asyncio.shield(self._look))
+
+    def _age_s(self, enqueued_us: int | None) -> float | None:
+        if enqueued_us is None:
+            return None
+        return max(0, self._clock.now_us() - enqueued_us) / SECOND_US
 
     async def _acknowledged_count(self, subscription: str) -> int:
         try:
@@ -133,6 +150,9 @@ class ServiceBusAdmin:
 
     async def aclose(self) -> None:
         """See `BusAdmin.aclose`.  The namespace stays open."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait({self._look})
         await asyncio.gather(self._dead_letters.aclose(), self._publisher.aclose())
         administration, self._administration = self._administration, None
         if administration is not None:

@@ -52,6 +52,26 @@ async def test_stats_tell_waiting_locked_and_completed_apart(
     assert stats.oldest_enqueued_at_us <= held[0].enqueued_at_us
 
 
+async def test_the_oldest_age_is_that_of_the_counts(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """Waiting or locked: whoever reads the mirror wants to know what it does not show yet."""
+    assert await bus.admin.oldest_age_s(WRITER) is None
+    await publisher.publish(messages(1))
+    await bus.let_pass(10.0)
+    await publisher.publish([a_message("e00001")])
+    held = await receive_now(consumer, 1)
+    age_s = await bus.admin.oldest_age_s(WRITER)
+    assert age_s is not None
+    assert 10.0 <= age_s < 20.0
+    await consumer.complete(held)
+    age_s = await bus.admin.oldest_age_s(WRITER)
+    assert age_s is not None
+    assert age_s < 10.0
+    await consumer.complete(await receive_now(consumer))
+    assert await bus.admin.oldest_age_s(WRITER) is None
+
+
 async def test_every_completion_is_counted_exactly(telling_bus: BusUnderTest) -> None:
     """The demo's claim that everything was settled rests on this number."""
     consumer = telling_bus.consumer()

@@ -417,6 +417,22 @@ async def test_a_missing_right_names_the_least_role(
         await made.aclose()
 
 
+async def test_the_age_of_the_oldest_takes_listen_alone(
+    bus: ServiceBusUnderTest, namespace_of: Callable[..., Namespace]
+) -> None:
+    """The gateway asks for it, and nobody makes it the namespace's owner for that (issue 7)."""
+    await bus.publisher().publish(messages(1))
+    admin = ServiceBusAdmin(namespace_of("Listener"), SystemClock())
+    assert await admin.oldest_age_s(WRITER) is not None
+    await admin.aclose()
+    admin = ServiceBusAdmin(namespace_of("Sender"), SystemClock())
+    with pytest.raises(BusRefused, match="the least role is Azure Service Bus Data Receiver"):
+        await admin.oldest_age_s(WRITER)
+    with pytest.raises(BusRefused):
+        await admin.oldest_age_s("none")
+    await admin.aclose()
+
+
 async def test_a_used_up_quota_says_what_to_do(bus: ServiceBusUnderTest, standin: StandIn) -> None:
     """A full topic is not mended by trying again."""
     standin.faults.refuse_sends(QUOTA)

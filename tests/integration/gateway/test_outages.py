@@ -93,6 +93,8 @@ async def sides(
         await world.call("ann", "sqlGatewayDmOpenConversation", **opening)
         for number in range(3):
             await world.call("ann", SEND, conversationId=ROOM, messageId=f"m{number}", body="hi")
+        # A machine that is busy may have mirrored none of it in time.
+        await world.settled()
         yield Sides(world, documents, sql)
 
 
