@@ -86,6 +86,14 @@ class LogEvent(enum.StrEnum):
     FLAGS_FAILED = "gateway.flags_failed"
     #: The template can be had and read again.
     FLAGS_RECOVERED = "gateway.flags_recovered"
+    #: Firestore or SQL did not answer a call, or not in time: the client was told so; carries which
+    #: error, and how often since it was last said.
+    CALL_UNAVAILABLE = "gateway.call_unavailable"
+    #: SQL was not seen to be this Firestore's mirror, or is another one's; `is_read` tells whether
+    #: it is read all the same, since it was seen before.
+    SCHEMA_UNVERIFIED = "gateway.schema_unverified"
+    #: SQL was seen to be this Firestore's mirror again.
+    SCHEMA_VERIFIED = "gateway.schema_verified"
     #: SQL did not take a write within the call; the event path brings it.
     CALL_NOT_MIRRORED = "gateway.call_not_mirrored"
     #: A read that SQL was to serve came from Firestore; carries `reason`.

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from storemirror.clock import Clock
-from storemirror.errors import CallRefused, TransientError
+from storemirror.errors import CallRefused, StoreMirrorError, TransientError
 from storemirror.gateway.auth import Identity
 from storemirror.gateway.callables import CALLABLES, CallableSpec, CallKind, Handlers
 from storemirror.gateway.cors import Origins
@@ -31,11 +31,15 @@ from storemirror.gateway.protocol import (
     wants_stream,
 )
 from storemirror.gateway.rate import Rate
+from storemirror.gateway.repeats import Repeats
+from storemirror.gateway.traces import trace_of
 from storemirror.gateway.wire import ReadResult, Result
 from storemirror.telemetry import LogEvent
 
 #: What is nobody's fault but ours, or a dependency's: it is logged with its cause.
 _FAULTS: Final = (CallStatus.INTERNAL, CallStatus.UNKNOWN, CallStatus.DATA_LOSS)
+#: A dependency did not answer, or not in time, or there are too many calls.
+_OUTAGES: Final = (CallStatus.UNAVAILABLE, CallStatus.DEADLINE_EXCEEDED)
 _IDENTITY: Final = (CallStatus.UNAUTHENTICATED, CallStatus.PERMISSION_DENIED)
 
 _log = structlog.get_logger(__name__)
@@ -84,7 +88,9 @@ class CallCounts:
     """What became of the requests of this process."""
 
     answered_count: int = 0
+    #: The caller's fault.
     refused_count: int = 0
+    #: Ours, or a dependency's that did not answer.
     failed_count: int = 0
     under_way_count: int = 0
 
@@ -123,6 +129,7 @@ class Calls:
         self._origins = origins
         self._clock = clock
         self._observer = observer
+        self._repeats = Repeats(clock)
 
     async def answer(
         self,
@@ -231,14 +238,29 @@ class Calls:
         status = status_of(refused)
         if status in _FAULTS:
             self.counts.failed_count += 1
-            _log.error(
-                LogEvent.CALL_FAILED.value, callable=name, exc_info=refused.__cause__ or refused
-            )
-            return
-        self.counts.refused_count += 1
+            trace = trace_of(refused.__cause__ or refused)
+            _log.error(LogEvent.CALL_FAILED.value, callable=name, trace=trace)
+        elif status in _OUTAGES:
+            self.counts.failed_count += 1
+            self._note_outage(name, status, refused)
+        else:
+            self.counts.refused_count += 1
         if status in _IDENTITY:
             _log.info(
                 LogEvent.CALL_REFUSED.value, callable=name, status=status, reason=str(refused)
+            )
+
+    def _note_outage(self, name: str, status: CallStatus, refused: CallRefused) -> None:
+        cause = refused.__cause__
+        why = str(cause) if isinstance(cause, StoreMirrorError) else str(refused)
+        count = self._repeats.count_to_say(status, why)
+        if count is not None:
+            _log.warning(
+                LogEvent.CALL_UNAVAILABLE.value,
+                callable=name,
+                status=status,
+                error=why,
+                times=count,
             )
 
     def _observe(

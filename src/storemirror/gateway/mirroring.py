@@ -12,10 +12,13 @@ from typing import Final
 import structlog
 
 from storemirror.apply.decode import EventDecoder
+from storemirror.clock import Clock
 from storemirror.errors import StoreMirrorError
 from storemirror.event.change import Change, Origin, Outcome, RowState
 from storemirror.gateway.deadline import DeadlinePassed, current, within
 from storemirror.gateway.port import Mirrored
+from storemirror.gateway.repeats import Repeats
+from storemirror.gateway.schema_watch import SchemaWatch
 from storemirror.model.entity import Model
 from storemirror.source.triggers import message_of
 from storemirror.sql.port import SqlMirror
@@ -29,17 +32,30 @@ _log = structlog.get_logger(__name__)
 class MirrorWriter:
     """Applies changes as the writer does, through the same envelope."""
 
-    def __init__(self, mirror: SqlMirror, model: Model, *, source: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        mirror: SqlMirror,
+        schema: SchemaWatch,
+        model: Model,
+        *,
+        source: str,
+        timeout_s: float,
+        clock: Clock,
+    ) -> None:
         """
         Name the mirror.
 
         Args:
             mirror: stays the caller's to close.
+            schema: whether it is this Firestore's mirror.
             model: the declared entities.
             source: CloudEvents source; see `storemirror.event.envelope.source_of`.
             timeout_s: how long a call may wait for SQL; less where its deadline is nearer.
+            clock: for how often an outage is logged.
         """
         self._mirror = mirror
+        self._schema = schema
+        self._repeats = Repeats(clock)
         self._model = model
         self._source = source
         self._timeout_s = timeout_s
@@ -53,12 +69,21 @@ class MirrorWriter:
             change: of a declared entity.
         """
         try:
-            return await within(self._time_left_s(), lambda: self._applied(change))
-        except (TimeoutError, StoreMirrorError) as exc:
-            _log.warning(
-                LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=type(exc).__name__
-            )
-            return NOT_MIRRORED
+            time_left_s = self._time_left_s()
+            if not await self._schema.holds(waits_s=time_left_s):
+                self._note(change, "the schema was not seen to be this Firestore's mirror")
+                return NOT_MIRRORED
+            return await within(time_left_s, lambda: self._applied(change))
+        except TimeoutError:
+            self._note(change, "SQL did not answer in time")
+        except StoreMirrorError as exc:
+            self._note(change, str(exc))
+        return NOT_MIRRORED
+
+    def _note(self, change: Change, why: str) -> None:
+        count = self._repeats.count_to_say(why)
+        if count is not None:
+            _log.warning(LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=why, times=count)
 
     def _time_left_s(self) -> float:
         """

@@ -8,6 +8,7 @@ deadline, a breaker that is open, a mirror too far behind, a write of the caller
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -20,6 +21,8 @@ from storemirror.gateway.breaker import Breaker
 from storemirror.gateway.deadline import within
 from storemirror.gateway.lag import LagWatch
 from storemirror.gateway.port import ReadMode, Served
+from storemirror.gateway.repeats import Repeats
+from storemirror.gateway.schema_watch import SchemaWatch
 from storemirror.telemetry import LogEvent
 
 #: How long to wait between looks at whether SQL shows a write.
@@ -34,6 +37,8 @@ class FallbackReason(enum.StrEnum):
     """Why Firestore served a read that SQL was to serve."""
 
     ERROR = "error"
+    #: Nobody has seen yet that SQL is this Firestore's mirror, or it is another one's.
+    SCHEMA_UNVERIFIED = "schema-unverified"
     TIMEOUT = "timeout"
     BREAKER_OPEN = "breaker-open"
     #: The mirror is further behind than the limit, or nobody can tell how far.
@@ -92,6 +97,7 @@ class ReadRouter:
     def __init__(
         self,
         *,
+        schema: SchemaWatch,
         lag: LagWatch,
         background: Background,
         limits: Limits,
@@ -101,12 +107,17 @@ class ReadRouter:
         Name the parts.
 
         Args:
+            schema: whether SQL is this Firestore's mirror.
             lag: how far SQL is behind.
             background: runs the shadow's comparisons, sampled and bounded.
             limits: when Firestore takes over.
             clock: for waits.
         """
+        #: Reads that Firestore served in SQL's place, by why.
+        self.fallbacks: Counter[FallbackReason] = Counter()
+        self._schema = schema
         self._lag = lag
+        self._repeats = Repeats(clock)
         self._background = background
         self._limits = limits
         self._clock = clock
@@ -131,7 +142,7 @@ class ReadRouter:
             routed = await self._from_sql(sources)
             if isinstance(routed, Routed):
                 return routed
-            _log.info(LogEvent.READ_FELL_BACK.value, reason=routed.value)
+            self._note_fallback(routed)
             return await self._from_firestore(sources, routed)
         routed_value = await self._from_firestore(sources, None)
         if mode is ReadMode.SHADOW:
@@ -148,6 +159,8 @@ class ReadRouter:
         return Routed(value=value, served=Served.FIRESTORE, as_of_us=None, fallback=reason)
 
     async def _from_sql_alone(self, sources: Sources[T]) -> Routed[T]:
+        if not await self._is_mirror():
+            raise CallRefused("UNAVAILABLE", "SQL cannot be read now; call again")
         try:
             if not await self._shows_write(sources.has_reached):
                 raise CallRefused("UNAVAILABLE", "SQL does not show that write yet; call again")
@@ -157,12 +170,14 @@ class ReadRouter:
         except TimeoutError:
             raise CallRefused("DEADLINE_EXCEEDED", "SQL did not answer in time") from None
         except (TransientError, DatabaseRefused) as exc:
-            _log.warning(LogEvent.READ_FAILED.value, error=str(exc))
+            self._note_failure(exc)
             raise CallRefused("UNAVAILABLE", "SQL does not answer; call again") from exc
         return Routed(value=value, served=Served.SQL, as_of_us=as_of_us, fallback=None)
 
     async def _from_sql(self, sources: Sources[T]) -> Routed[T] | FallbackReason:
         """Serve from SQL, or say why not."""
+        if not await self._is_mirror():
+            return FallbackReason.SCHEMA_UNVERIFIED
         as_of_us = await self._lag.as_of_us(waits=self._limits.max_lag_s is not None)
         if self._is_too_far_behind(as_of_us):
             return FallbackReason.LAG
@@ -177,11 +192,25 @@ class ReadRouter:
         except TimeoutError:
             return FallbackReason.TIMEOUT
         except (TransientError, DatabaseRefused) as exc:
-            _log.warning(LogEvent.READ_FAILED.value, error=str(exc))
+            self._note_failure(exc)
             return FallbackReason.ERROR
         if not sources.is_conclusive(value):
             return FallbackReason.UNKNOWN_THERE
         return Routed(value=value, served=Served.SQL, as_of_us=as_of_us, fallback=None)
+
+    async def _is_mirror(self) -> bool:
+        return await self._schema.holds(waits_s=self._limits.sql_timeout_s)
+
+    def _note_fallback(self, reason: FallbackReason) -> None:
+        self.fallbacks[reason] += 1
+        count = self._repeats.count_to_say(reason)
+        if count is not None:
+            _log.info(LogEvent.READ_FELL_BACK.value, reason=reason.value, times=count)
+
+    def _note_failure(self, error: Exception) -> None:
+        count = self._repeats.count_to_say(LogEvent.READ_FAILED, str(error))
+        if count is not None:
+            _log.warning(LogEvent.READ_FAILED.value, error=str(error), times=count)
 
     def _is_too_far_behind(self, as_of_us: int | None) -> bool:
         max_lag_s = self._limits.max_lag_s
@@ -202,4 +231,6 @@ class ReadRouter:
             await self._clock.sleep(_LOOK_EVERY_S)
 
     async def _compare(self, sources: Sources[T], served: T) -> None:
+        if not await self._is_mirror():
+            return
         sources.compare(served, await within(self._limits.sql_timeout_s, sources.sql))

@@ -30,10 +30,12 @@ from storemirror.gateway.port import Cohort, CohortFlags, Feature, ReadMode
 from storemirror.gateway.rate import Rate
 from storemirror.gateway.remote_config import FetchedTemplates, FileTemplates
 from storemirror.gateway.routing import Limits, ReadRouter
+from storemirror.gateway.schema_watch import SchemaWatch
 from storemirror.gateway.shadow import ShadowReads
 from storemirror.gateway.shown import ShownWrites
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
+from storemirror.sql.port import SqlMirror
 from storemirror.wiring.parts import Parts
 
 
@@ -85,10 +87,10 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     )
     flags = _flags(parts)
     shadow = ShadowReads(settings.shadow_sample_rate, random.Random())  # noqa: S311 - a sample
+    schema = SchemaWatch(mirror.verify_schema, clock)
     lag = LagWatch(await _oldest_age(parts), clock)
-    writer = MirrorWriter(
-        mirror, parts.model, source=parts.source, timeout_s=settings.mirror_timeout_s
-    )
+    router = _router(parts, schema, lag, shadow)
+    writer = _mirror_writer(parts, mirror, schema)
     writes = DualWrite(store, writer, flags)
     messages = DirectMessageService(store, declared, graph, writes, clock)
     handlers = GatewayHandlers(
@@ -96,9 +98,7 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
         firestore=firestore,
         shown=ShownWrites(reads.version_of, sql.messages, parts.model),
         item_of=messages.item_of,
-        router=ReadRouter(
-            lag=lag, background=shadow.run, limits=_router_limits(settings), clock=clock
-        ),
+        router=router,
         shadow=shadow,
         flags=flags,
         direct_messages=messages,
@@ -117,13 +117,18 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     )
 
     def status() -> Mapping[str, object]:
-        return {"latency": latency.tracker.snapshot(), "shadow": dict(shadow.counts)}
+        return {
+            "latency": latency.tracker.snapshot(),
+            "shadow": dict(shadow.counts),
+            "fallbacks": dict(router.fallbacks),
+        }
 
     try:
         yield Gateway(calls=calls, status=status)
     finally:
         await shadow.aclose()
         await lag.aclose()
+        await schema.aclose()
         if isinstance(flags, TemplateFlags):
             await flags.aclose()
 
@@ -213,12 +218,27 @@ def _rate(settings: GatewaySettings, clock: Clock) -> Rate:
     return Rate(settings.calls_per_minute, clock, by_callable=by_callable)
 
 
-def _router_limits(settings: GatewaySettings) -> Limits:
-    return Limits(
+def _mirror_writer(parts: Parts, mirror: SqlMirror, schema: SchemaWatch) -> MirrorWriter:
+    return MirrorWriter(
+        mirror,
+        schema,
+        parts.model,
+        source=parts.source,
+        timeout_s=parts.settings.gateway.mirror_timeout_s,
+        clock=parts.clock,
+    )
+
+
+def _router(parts: Parts, schema: SchemaWatch, lag: LagWatch, shadow: ShadowReads) -> ReadRouter:
+    settings = parts.settings.gateway
+    limits = Limits(
         sql_timeout_s=settings.sql_timeout_s,
         firestore_timeout_s=settings.firestore_timeout_s,
         max_lag_s=settings.max_lag_s or None,
         write_wait_s=settings.write_wait_s,
+    )
+    return ReadRouter(
+        schema=schema, lag=lag, background=shadow.run, limits=limits, clock=parts.clock
     )
 
 

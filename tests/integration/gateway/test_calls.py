@@ -152,8 +152,39 @@ async def test_a_handlers_error_is_one_that_sdks_know(
         answer = await under_test.answer(LIST)
     assert (answer.status, json.loads(answer.body)["error"]["status"]) == status
     assert SECRET.encode() not in answer.body
-    logged = [log["event"] for log in logs]
-    assert logged == (["gateway.call_failed"] if status[0] == 500 else [])
+    events = {500: ["gateway.call_failed"], 503: ["gateway.call_unavailable"]}
+    assert [log["event"] for log in logs] == events.get(status[0], [])
+
+
+async def test_an_outage_is_logged_once_with_its_cause(under_test: CallsUnderTest) -> None:
+    """Not once a call, and not never: whoever is woken must learn which database is away."""
+    away = SourceUnavailable("Firestore does not answer (planted)")
+    under_test.memory.faults.extend([away] * 3)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert (await under_test.error(LIST))[1] == "UNAVAILABLE"
+    [log] = logs
+    assert (log["event"], log["error"], log["times"]) == (
+        "gateway.call_unavailable",
+        "Firestore does not answer (planted)",
+        1,
+    )
+    assert under_test.calls.counts.failed_count == 3
+
+
+async def test_the_log_has_no_words_of_others_errors(under_test: CallsUnderTest) -> None:
+    """A driver's, or a library's, may quote the document that it stumbled over."""
+    inner = ValueError(SECRET)
+    fault = DatabaseRefused("SQL refused it (planted)")
+    fault.__cause__ = inner
+    under_test.memory.faults.append(fault)
+    with capture_logs() as logs:
+        await under_test.error(LIST)
+    [log] = logs
+    assert SECRET not in str(log)
+    kinds = [(each["kind"], each.get("words")) for each in log["trace"]]
+    assert kinds == [("DatabaseRefused", "SQL refused it (planted)"), ("ValueError", None)]
+    assert any("memory.py" in place for place in log["trace"][0]["at"])
 
 
 async def test_who_could_not_prove_who_they_are_is_logged(under_test: CallsUnderTest) -> None:

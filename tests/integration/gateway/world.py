@@ -11,6 +11,7 @@ from typing import Any
 from storemirror.check.result import CheckSettings
 from storemirror.check.run import run_check
 from storemirror.config import load_settings
+from storemirror.gateway.auth import USER_ISSUER
 from storemirror.gateway.protocol import Answer
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.wiring import Parts
@@ -52,7 +53,9 @@ class GatewayWorld:
 
     async def answer(self, uid: str, name: str, data: object) -> Answer:
         """Call as a signed-in user."""
-        token = self.issuer.signer.sign(user_claims(uid))
+        project = self.environment["STOREMIRROR_FIRESTORE_PROJECT"]
+        claims = user_claims(uid, iss=f"{USER_ISSUER}{project}", aud=project)
+        token = self.issuer.signer.sign(claims)
         headers = {**JSON, "authorization": f"Bearer {token}"}
         body = json.dumps({"data": data}).encode()
         return await self.gateway.calls.answer(name, "POST", headers, body)

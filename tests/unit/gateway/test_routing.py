@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import pytest
 from purgatory.domain.model import Context, OpenedState
+from structlog.testing import capture_logs
 
 from storemirror.clock import SECOND_US, SystemClock
 from storemirror.errors import (
     BusUnavailable,
     CallRefused,
+    SchemaBoundElsewhere,
     SchemaMismatch,
     SourceUnavailable,
     SqlUnavailable,
@@ -29,6 +31,7 @@ from storemirror.gateway.routing import (
     Routed,
     Sources,
 )
+from storemirror.gateway.schema_watch import SchemaWatch
 
 SHORT_S = 0.01
 
@@ -47,12 +50,14 @@ class World:
     age_s: float | Exception | None = None
     reached_after_count: int = 0
     is_known_there: bool = True
+    schema_error: Exception | None = None
     asked: list[str] = field(default_factory=list)
     compared: list[tuple[str, str]] = field(default_factory=list)
     background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.router = ReadRouter(
+            schema=SchemaWatch(self._verify, SystemClock()),
             lag=LagWatch(self._oldest_age_s, SystemClock()),
             background=self.background.append,
             limits=Limits(
@@ -73,6 +78,10 @@ class World:
             is_conclusive=lambda _: self.is_known_there,
         )
         return await self.router.read(mode, sources)
+
+    async def _verify(self) -> None:
+        if self.schema_error is not None:
+            raise self.schema_error
 
     async def _sql(self) -> str:
         self.asked.append("sql")
@@ -321,3 +330,32 @@ async def test_a_refusal_of_the_callers_own_is_no_fallback() -> None:
         with pytest.raises(CallRefused):
             await world.read(ReadMode.SQL)
     assert set(world.asked) == {"sql"}
+
+
+@pytest.mark.parametrize("error", [SchemaBoundElsewhere("planted"), SqlUnavailable("planted")])
+async def test_sql_that_was_not_seen_to_be_the_mirror_is_not_read(error: Exception) -> None:
+    """Another project's tables have users of the same ids, whose messages are nobody's here."""
+    world = World(schema_error=error)
+    routed = await world.read(ReadMode.SQL)
+    assert (routed.served, routed.fallback) == (
+        Served.FIRESTORE,
+        FallbackReason.SCHEMA_UNVERIFIED,
+    )
+    with pytest.raises(CallRefused) as refused:
+        await world.read(ReadMode.SQL_ONLY)
+    assert refused.value.status == "UNAVAILABLE"
+    await world.read(ReadMode.SHADOW)
+    await world.background[0]()
+    assert "sql" not in world.asked
+    assert world.compared == []
+    assert world.router.fallbacks == {FallbackReason.SCHEMA_UNVERIFIED: 1}
+
+
+async def test_fallbacks_are_counted_and_said_once() -> None:
+    """A line for each read of an outage buries whatever else the log has to say."""
+    world = World(sql_error=SqlUnavailable("planted"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await world.read(ReadMode.SQL)
+    assert [log["event"] for log in logs] == ["gateway.read_failed", "gateway.read_fell_back"]
+    assert world.router.fallbacks == {FallbackReason.ERROR: 3}
