@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from storemirror import loop
-from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
-from tests.support.databases import folder_in_memory
+from tests.support.databases import Databases, folder_in_memory
 
 pytest_plugins = [
     "tests.support.strict_skips",
@@ -25,7 +23,6 @@ pytest_plugins = [
     "tests.support.tsql",
 ]
 
-_NUMBERS = itertools.count(1)
 #: `pytest --hypothesis-profile=deep -o timeout=0`: hours, and other examples each time.
 settings.register_profile("deep", max_examples=5_000)
 
@@ -46,28 +43,22 @@ def postgres() -> Iterator[EmbeddedServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def templates(postgres: EmbeddedServer) -> dict[Hashable, str]:
+    """What a template holds -> its database on the server, which keeps them as long as it runs."""
+    return {}
+
+
 @pytest.fixture
-async def new_database(postgres: EmbeddedServer) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+async def new_database(
+    postgres: EmbeddedServer, templates: dict[Hashable, str]
+) -> AsyncIterator[Databases]:
     """
     Give a coroutine function that makes an empty database and returns its DSN.
 
     They are dropped after the test: the files of a whole run, several hundred thousand, took
     minutes to remove at its end.
     """
-    admin = Database(postgres.dsn("postgres"), MIRROR, max_size=1)
-    await admin.open()
-    names: list[str] = []
-
-    async def create() -> str:
-        name = f"test_{os.getpid()}_{next(_NUMBERS)}"
-        names.append(name)
-        async with admin.connection() as conn:
-            await conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        return postgres.dsn(name)
-
-    yield create
-    async with admin.connection() as conn:
-        for name in names:
-            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-            await conn.execute(drop.format(sql.Identifier(name)))
-    await admin.aclose()
+    databases = Databases(postgres, templates)
+    yield databases
+    await databases.aclose()

@@ -18,6 +18,7 @@ from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.rebase import PostgresRebaseLedger
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
+from tests.support.databases import Databases
 from tests.support.reference import Key, Reference, rollup_of
 
 PROJECT = "demo"
@@ -90,6 +91,28 @@ async def installed_mirror(model: Model, dsn: str) -> AsyncIterator[MirrorUnderT
     await under_test.database.open()
     try:
         await under_test.schema.apply()
+        await under_test.mirror.verify_schema()
+        yield under_test
+    finally:
+        await under_test.database.aclose()
+
+
+async def new_mirror_dsn(databases: Databases, model: Model) -> str:
+    """Make a database with the schema installed; gives its DSN."""
+
+    async def install(dsn: str) -> None:
+        async with installed_mirror(model, dsn):
+            pass
+
+    return await databases.filled(model, install)
+
+
+@contextlib.asynccontextmanager
+async def new_mirror(model: Model, databases: Databases) -> AsyncIterator[MirrorUnderTest]:
+    """Lend a mirror in a new database."""
+    under_test = MirrorUnderTest(model, await new_mirror_dsn(databases, model))
+    await under_test.database.open()
+    try:
         await under_test.mirror.verify_schema()
         yield under_test
     finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from storemirror.model.load import load_model
+from tests.support.databases import Databases
 
 if TYPE_CHECKING:
     from tests.contract.sql.side_door import Installed, Server
@@ -41,7 +42,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def server(dialect: str, new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Server]:
+async def server(dialect: str, new_database: Databases) -> AsyncIterator[Server]:
     """A server of each dialect; what a test makes on it is gone after the test."""
     async with contextlib.AsyncExitStack() as until_end:
         if dialect == "postgres":

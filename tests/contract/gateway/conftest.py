@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,6 +14,7 @@ from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.firestore import FirestoreAddress, open_firestore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
 from tests.contract.gateway.sides import DocumentSide, Side, SqlSide
+from tests.support.databases import Databases
 from tests.support.servers import sqlserver_dsn
 
 
@@ -24,9 +25,7 @@ def model() -> Model:
 
 
 @pytest.fixture
-async def embedded_side(
-    new_database: Callable[[], Awaitable[str]], model: Model
-) -> AsyncIterator[Side]:
+async def embedded_side(new_database: Databases, model: Model) -> AsyncIterator[Side]:
     """The documents of the embedded store."""
     database = Database(await new_database(), DOCUMENTS, max_size=8)
     await database.open()
@@ -48,9 +47,7 @@ async def firestore_side(
 
 
 @pytest.fixture
-async def postgres_side(
-    new_database: Callable[[], Awaitable[str]], model: Model
-) -> AsyncIterator[Side]:
+async def postgres_side(new_database: Databases, model: Model) -> AsyncIterator[Side]:
     """The mirror in PostgreSQL."""
     from tests.contract.sql.postgres import PostgresServer  # noqa: PLC0415 - as below
 
@@ -74,9 +71,7 @@ async def sqlserver_side(model: Model) -> AsyncIterator[Side]:
 
 
 @pytest.fixture
-async def tsql_side(
-    new_database: Callable[[], Awaitable[str]], model: Model
-) -> AsyncIterator[Side]:
+async def tsql_side(new_database: Databases, model: Model) -> AsyncIterator[Side]:
     """The mirror of SQL Server, on the stand-in that runs T-SQL; see tests/standins/tsql."""
     from tests.standins.tsql.installed import installed_on_postgres  # noqa: PLC0415 - as above
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -23,6 +23,7 @@ from tests.contract.gateway.moments import at, us
 from tests.contract.gateway.sides import SOURCE, DocumentSide, Side, SqlSide, write
 from tests.contract.sql.postgres import PostgresServer
 from tests.contract.sql.side_door import Installed
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.postgres
 
@@ -60,9 +61,7 @@ class BothSides:
 
 
 @pytest.fixture
-async def both(
-    new_database: Callable[[], Awaitable[str]], model: Model
-) -> AsyncIterator[BothSides]:
+async def both(new_database: Databases, model: Model) -> AsyncIterator[BothSides]:
     """An embedded store, and its mirror in PostgreSQL."""
     database = Database(await new_database(), DOCUMENTS, max_size=8)
     await database.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -21,6 +21,7 @@ from storemirror.sql.postgres.mirror import PostgresMirror
 from storemirror.sql.postgres.reads import PostgresReads, reading_database
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.schema import PostgresSchema
+from tests.support.databases import Databases
 from tests.support.mirrors import (
     PROJECT,
     SCHEMA,
@@ -28,6 +29,7 @@ from tests.support.mirrors import (
     MirrorUnderTest,
     assert_equal,
     declared_tables,
+    new_mirror_dsn,
 )
 from tests.support.planted import plant
 from tests.support.reference import Key, Reference
@@ -305,14 +307,12 @@ class PostgresInstalled(MirrorUnderTest):
 class PostgresServer:
     """See `Server`."""
 
-    def __init__(
-        self, new_database: Callable[[], Awaitable[str]], until_end: contextlib.AsyncExitStack
-    ) -> None:
-        self._new_database = new_database
+    def __init__(self, databases: Databases, until_end: contextlib.AsyncExitStack) -> None:
+        self._databases = databases
         self._until_end = until_end
 
     async def new_database(self) -> str:
-        return await self._new_database()
+        return await self._databases()
 
     def schema_name(self, address: str) -> str:
         del address
@@ -338,8 +338,7 @@ class PostgresServer:
         return installed
 
     async def installed(self, model: Model) -> PostgresInstalled:
-        made = await self.opened(await self.new_database(), model)
-        await made.schema.apply()
+        made = await self.opened(await new_mirror_dsn(self._databases, model), model)
         await made.mirror.verify_schema()
         return made
 

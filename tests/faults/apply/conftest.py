@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.integration.apply.pipe import Pipe, open_pipe
+from tests.support.databases import Databases
 
 #: Over Service Bus each test takes a second or two more: a module says so where it is worth it.
 BUSES = ("memory", "postgres")
@@ -20,8 +21,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def pipe(
-    request: pytest.FixtureRequest, new_database: Callable[[], Awaitable[str]]
-) -> AsyncIterator[Pipe]:
+async def pipe(request: pytest.FixtureRequest, new_database: Databases) -> AsyncIterator[Pipe]:
     async with open_pipe(new_database, bus=request.param) as opened:
         yield opened

@@ -7,7 +7,7 @@ Over each bus, into the mirror of each dialect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import pytest
@@ -16,6 +16,7 @@ from storemirror.apply.port import Step
 from storemirror.bus.port import Delivery
 from tests.contract.sql.side_door import Installed
 from tests.integration.apply.pipe import Pipe, a_change, a_chat_message, a_follow, open_pipe
+from tests.support.databases import Databases
 from tests.support.mirrors import MirrorUnderTest
 
 BUSES = ("memory", "postgres", "servicebus")
@@ -30,7 +31,7 @@ CHANGES = [
 
 @pytest.fixture
 async def pipe(
-    request: pytest.FixtureRequest, sql: Installed, new_database: Callable[[], Awaitable[str]]
+    request: pytest.FixtureRequest, sql: Installed, new_database: Databases
 ) -> AsyncIterator[Pipe]:
     """A pipe into the mirror of each dialect."""
     # What these tests ask of it every dialect's has.

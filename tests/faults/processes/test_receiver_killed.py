@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.faults.processes.receiver_child import ReceiverOrders, run_receiver
 from tests.faults.processes.world import ended, processes, wait_for
 from tests.integration.apply.pipe import Pipe, open_pipe
 from tests.integration.receiver.hosted import A_MESSAGE, call
+from tests.support.databases import Databases
 from tests.support.deliveries import HEADERS, NAME, PATH, fill_image, told
 from tests.support.soak import Scale
 
@@ -77,29 +78,18 @@ class Receivers:
 
 
 @pytest.fixture
-async def pipe(
-    new_database: Callable[[], Awaitable[str]], bus_dsn: list[str]
-) -> AsyncIterator[Pipe]:
-    """A bus whose address is known, and a mirror behind it."""
-
-    async def remembered() -> str:
-        bus_dsn.append(await new_database())
-        return bus_dsn[-1]
-
-    async with open_pipe(remembered, bus="postgres") as opened:
+async def pipe(new_database: Databases) -> AsyncIterator[Pipe]:
+    """A bus in the test's first database, and a mirror behind it."""
+    async with open_pipe(new_database, bus="postgres") as opened:
         yield opened
 
 
 @pytest.fixture
-def bus_dsn() -> list[str]:
-    """The addresses of the databases made, the bus's first."""
-    return []
-
-
-@pytest.fixture
-async def receivers(pipe: Pipe, bus_dsn: list[str], tmp_path: Path) -> AsyncIterator[Receivers]:
+async def receivers(
+    pipe: Pipe, new_database: Databases, tmp_path: Path
+) -> AsyncIterator[Receivers]:
     """Receivers before the pipe's bus; the last one is killed in the end."""
-    opened = Receivers(bus_dsn[0], tmp_path)
+    opened = Receivers(new_database.dsns[0], tmp_path)
     yield opened
     await opened.killed()
 

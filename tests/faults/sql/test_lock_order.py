@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
@@ -25,7 +25,8 @@ from storemirror.sql.port import RowEvent
 from storemirror.sql.postgres.connection import Connection, sql, translated_errors
 from tests.contract.sql.documents import Documents
 from tests.contract.sql.side_door import Installed, Server
-from tests.support.mirrors import SCHEMA, MirrorUnderTest, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import SCHEMA, MirrorUnderTest, new_mirror
 from tests.support.planted import plant
 
 FIRST, MIDDLE, LAST = "a", "b", "c"
@@ -117,10 +118,10 @@ async def test_a_batch_that_locks_backwards_is_seen(server: Server, dialect: str
 
 @pytest.fixture
 async def under_test(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> AsyncIterator[MirrorUnderTest]:
     """An installed mirror without rows."""
-    async with installed_mirror(load_model(), await new_database()) as one:
+    async with new_mirror(load_model(), new_database) as one:
         yield one
 
 

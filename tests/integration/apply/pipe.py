@@ -39,7 +39,8 @@ from storemirror.sql.port import SqlMirror
 from storemirror.sql.postgres.connection import BUS, Database
 from storemirror.sql.postgres.types import LIMITS
 from tests.standins.servicebus import StandIn, running_standin
-from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, assert_equal, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, assert_equal, new_mirror
 from tests.support.reference import Reference
 
 SOURCE = source_of(PROJECT, STORE)
@@ -333,7 +334,7 @@ async def servicebus_bus() -> AsyncIterator[BusUnderTest]:
 
 @contextlib.asynccontextmanager
 async def open_pipe(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
     *,
     bus: str,
     mirrored: MirrorUnderTest | None = None,
@@ -351,9 +352,7 @@ async def open_pipe(
     opened = postgres_bus(await new_database()) if opening is None else opening()
     async with opened as parts, contextlib.AsyncExitStack() as stack:
         if mirrored is None:
-            mirrored = await stack.enter_async_context(
-                installed_mirror(model, await new_database())
-            )
+            mirrored = await stack.enter_async_context(new_mirror(model, new_database))
         spec = SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER)
         await parts.admin.provision(TopicSpec(subscriptions=(spec,)))
         yield Pipe(

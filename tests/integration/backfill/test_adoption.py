@@ -15,6 +15,7 @@ from storemirror.model.load import load_model
 from storemirror.sql.plan import Step
 from tests.integration.backfill.world import BackfillWorld
 from tests.integration.check.world import running_world
+from tests.support.databases import Databases
 from tests.support.mirrors import MirrorUnderTest
 
 pytestmark = pytest.mark.postgres
@@ -87,21 +88,13 @@ async def hand_made(dsn: str) -> AsyncIterator[MirrorUnderTest]:
 
 
 @pytest.fixture
-async def adopted(
-    new_database: Callable[[], Awaitable[str]], tmp_path: Path
-) -> AsyncIterator[BackfillWorld]:
+async def adopted(new_database: Databases, tmp_path: Path) -> AsyncIterator[BackfillWorld]:
     """A world whose mirror was made by hand, and adopted; its documents are those of `write`."""
-    dsns: list[str] = []
-
-    async def made() -> str:
-        dsns.append(await new_database())
-        if len(dsns) == 3:
-            async with hand_made(dsns[-1]) as under_test:
-                await under_test.schema.apply(may_alter_columns=True)
-        return dsns[-1]
-
-    async with running_world(load_model(), made) as world:
-        filled = BackfillWorld(world, tmp_path, documents_dsn=dsns[0], bus_dsn=dsns[1])
+    dsn = await new_database()
+    async with hand_made(dsn) as under_test:
+        await under_test.schema.apply(may_alter_columns=True)
+    async with running_world(load_model(), new_database, adopted_dsn=dsn) as world:
+        filled = BackfillWorld(world, tmp_path)
         await write(filled)
         yield filled
 

@@ -129,10 +129,10 @@ def have_advanced(file: ProgressFile, ranges: Mapping[tuple[int, int], int]) -> 
 class BackfillWorld:
     """The world of the check's tests, with a backfill and a reconcile."""
 
-    def __init__(self, world: World, folder: Path, *, documents_dsn: str, bus_dsn: str) -> None:
+    def __init__(self, world: World, folder: Path) -> None:
         self.world = world
-        self.documents_dsn = documents_dsn
-        self.bus_dsn = bus_dsn
+        self.documents_dsn = world.documents_dsn
+        self.bus_dsn = world.bus_dsn
         self.store = CountingStore(world.store)
         self.file = ProgressFile(folder / "progress.json")
         self.progress: list[BackfillProgress] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from storemirror.model.load import load_model
 from storemirror.sql.port import UnverifiedDocument
 from tests.integration.check.world import World, running_world
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.postgres
 
@@ -29,7 +30,7 @@ def mark_of(path: str | None, message_id: str) -> UnverifiedDocument:
 
 
 @pytest.fixture
-async def world(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[World]:
+async def world(new_database: Databases) -> AsyncIterator[World]:
     """Two documents, both mirrored; of four events the dead letters were purged."""
     async with running_world(load_model(), new_database) as opened:
         for path in (HEALTHY, DAMAGED):

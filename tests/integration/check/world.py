@@ -21,7 +21,8 @@ from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import Write
 from storemirror.source.relay import TriggerRelay
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
-from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, installed_mirror, new_mirror
 
 SOURCE: Final = source_of(PROJECT, STORE)
 Pending = Callable[[int], Awaitable[int]]
@@ -31,9 +32,18 @@ class World:
     """Documents, bus and mirror in three databases."""
 
     def __init__(
-        self, model: Model, store: EmbeddedDocumentStore, bus: Database, sql: MirrorUnderTest
+        self,
+        model: Model,
+        store: EmbeddedDocumentStore,
+        bus: Database,
+        sql: MirrorUnderTest,
+        *,
+        documents_dsn: str,
+        bus_dsn: str,
     ) -> None:
         self.model = model
+        self.documents_dsn = documents_dsn
+        self.bus_dsn = bus_dsn
         self.store = store
         self.sql = sql
         self.mirror = sql.mirror
@@ -107,19 +117,31 @@ class World:
 
 @contextlib.asynccontextmanager
 async def running_world(
-    model: Model, new_database: Callable[[], Awaitable[str]]
+    model: Model, new_database: Databases, *, adopted_dsn: str | None = None
 ) -> AsyncIterator[World]:
-    """Lend a world in which nothing was written yet."""
+    """
+    Lend a world in which nothing was written yet.
+
+    Args:
+        model: what is mirrored.
+        new_database: makes databases.
+        adopted_dsn: where tables of the mirror are already; None: in a new database.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        documents = Database(await new_database(), DOCUMENTS, max_size=6)
-        bus = Database(await new_database(), BUS, max_size=6)
+        documents_dsn, bus_dsn = await new_database(), await new_database()
+        documents = Database(documents_dsn, DOCUMENTS, max_size=6)
+        bus = Database(bus_dsn, BUS, max_size=6)
         for database in (documents, bus):
             await database.open()
             stack.push_async_callback(database.aclose)
         store = EmbeddedDocumentStore(documents)
         await store.prepare()
-        under_test = await stack.enter_async_context(installed_mirror(model, await new_database()))
-        world = World(model, store, bus, under_test)
+        under_test = await stack.enter_async_context(
+            installed_mirror(model, adopted_dsn)
+            if adopted_dsn is not None
+            else new_mirror(model, new_database)
+        )
+        world = World(model, store, bus, under_test, documents_dsn=documents_dsn, bus_dsn=bus_dsn)
         stack.push_async_callback(world.publisher.aclose)
         stack.push_async_callback(world.consumer.aclose)
         await world.admin.provision(TopicSpec())

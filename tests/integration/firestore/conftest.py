@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.integration.apply.pipe import open_pipe
 from tests.integration.firestore.app import App, opened_app
+from tests.support.databases import Databases
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -15,7 +16,7 @@ async def app(
     request: pytest.FixtureRequest,
     emulator_host: str,
     firestore_project: str,
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[App]:
     """An app with nothing written yet, over each bus."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -16,7 +16,8 @@ from storemirror.model.entity import Model
 from storemirror.source.port import Write
 from tests.integration.apply.pipe import Pipe, memory_bus
 from tests.integration.firestore.app import App, opened_app
-from tests.support.mirrors import installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import new_mirror
 from tests.unit.check.samples import ORDER
 
 pytestmark = pytest.mark.postgres
@@ -71,13 +72,13 @@ ORDER_DOCUMENT = st.fixed_dictionaries(
 async def shop(
     emulator_host: str,
     firestore_project: str,
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[App]:
     """An app whose entity has every type of column, and keeps the document whole."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator_host)
     model = Model((ORDER,))
-    async with memory_bus() as bus, installed_mirror(model, await new_database()) as under_test:
+    async with memory_bus() as bus, new_mirror(model, new_database) as under_test:
         await bus.admin.provision(
             TopicSpec(subscriptions=(SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER),))
         )

@@ -8,7 +8,6 @@ what snapshots for readers change there is seen in tests/integration/sqlserver/t
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -19,18 +18,17 @@ from storemirror.model.load import load_model
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import psycopg, sql
 from storemirror.sql.postgres.mirror import PostgresMirror
+from tests.support.databases import Databases
 from tests.support.events import written
-from tests.support.mirrors import PROJECT, STORE, installed_mirror
+from tests.support.mirrors import PROJECT, STORE, installed_mirror, new_mirror
 
 pytestmark = pytest.mark.postgres
 
-NewDatabase = Callable[[], Awaitable[str]]
 
-
-async def test_a_snapshot_older_than_the_locks_is_refused(new_database: NewDatabase) -> None:
+async def test_a_snapshot_older_than_the_locks_is_refused(new_database: Databases) -> None:
     """Under REPEATABLE READ a row could be judged by what it was before its lock was had."""
     async with (
-        installed_mirror(load_model(), await new_database()) as installed,
+        new_mirror(load_model(), new_database) as installed,
         installed.database.connection() as conn,
     ):
         await conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -42,7 +40,7 @@ async def test_a_snapshot_older_than_the_locks_is_refused(new_database: NewDatab
 
 
 async def test_another_default_of_the_database_makes_no_difference(
-    new_database: NewDatabase,
+    new_database: Databases,
 ) -> None:
     """Administrators set defaults; the mirror says itself what it needs."""
     model = load_model()
@@ -60,9 +58,9 @@ async def test_another_default_of_the_database_makes_no_difference(
         assert await installed.mirror.apply([event]) == [Outcome.APPLIED]
 
 
-async def test_rows_are_on_disk_before_their_events_are_settled(new_database: NewDatabase) -> None:
+async def test_rows_are_on_disk_before_their_events_are_settled(new_database: Databases) -> None:
     """With asynchronous commit a crash could take rows whose events are gone from the bus."""
-    async with installed_mirror(load_model(), await new_database()) as installed:
+    async with new_mirror(load_model(), new_database) as installed:
         async with installed.database.transaction() as conn:
             await conn.execute("SET LOCAL synchronous_commit = off")
             now_us = SystemClock().now_us() - 1_000_000
@@ -75,13 +73,13 @@ async def test_rows_are_on_disk_before_their_events_are_settled(new_database: Ne
 
 
 async def test_a_lock_that_nobody_lets_go_of_does_not_hold_up_a_lane_for_ever(
-    new_database: NewDatabase,
+    new_database: Databases,
 ) -> None:
     """A stalled session, or a connection cut without a word, looks just like this."""
     model = load_model()
     now_us = SystemClock().now_us() - 1_000_000
     event = written(model, "FollowEdge", ("a", "b"), now_us)
-    async with installed_mirror(model, await new_database()) as installed:
+    async with new_mirror(model, new_database) as installed:
         impatient = PostgresMirror(
             installed.database,
             installed.rendering,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from storemirror.clock import SystemClock
@@ -11,7 +9,8 @@ from storemirror.event.change import Outcome
 from storemirror.model.load import load_model
 from storemirror.sql.port import RowEvent
 from tests.contract.sql.documents import Documents
-from tests.support.mirrors import MirrorUnderTest, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import MirrorUnderTest, new_mirror
 from tests.support.planted import plant
 
 pytestmark = pytest.mark.postgres
@@ -102,10 +101,10 @@ async def work_done(under_test: MirrorUnderTest) -> tuple[dict[str, int], dict[s
 
 
 async def test_plans_of_empty_tables_do_not_scan_full_ones(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> None:
     """Seen without it: 42,000 rows scanned a batch, for ever, as the plan is cached."""
-    async with installed_mirror(load_model(), await new_database()) as under_test:
+    async with new_mirror(load_model(), new_database) as under_test:
         scans, entries = await work_done(under_test)
     assert scans == dict.fromkeys(TABLES, 0)
     # A scan of a whole index would be no better than one of the table.
@@ -113,10 +112,10 @@ async def test_plans_of_empty_tables_do_not_scan_full_ones(
 
 
 async def test_without_pinned_plans_the_scans_are_seen(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> None:
     """Else the test above would hold for counters that count nothing."""
-    async with installed_mirror(load_model(), await new_database()) as under_test:
+    async with new_mirror(load_model(), new_database) as under_test:
         await plant(
             under_test,
             ("SET enable_seqscan = off", ""),

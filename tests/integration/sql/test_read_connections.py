@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,7 +13,8 @@ from storemirror.model.load import load_model
 from storemirror.sql.postgres.connection import Database
 from storemirror.sql.postgres.reads import PostgresReads, reading_database
 from tests.contract.sql.documents import Documents
-from tests.support.mirrors import MirrorUnderTest, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import MirrorUnderTest, new_mirror
 
 pytestmark = pytest.mark.postgres
 
@@ -26,10 +27,10 @@ WAITING = (
 
 @pytest.fixture
 async def under_test(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> AsyncIterator[MirrorUnderTest]:
     """A mirror with a conversation and a message."""
-    async with installed_mirror(load_model(), await new_database()) as made:
+    async with new_mirror(load_model(), new_database) as made:
         docs = Documents(made.model, SystemClock().now_us() - 3_600_000_000)
         await made.mirror.apply(
             [docs.conversation("c", 1, participants={"me": None}), docs.message("c", "m", 2)]

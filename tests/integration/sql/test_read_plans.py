@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import pytest
@@ -14,7 +14,8 @@ from storemirror.model.load import load_model
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.reads import PostgresReads, reading_database
 from storemirror.sql.reads import Place
-from tests.support.mirrors import SCHEMA, MirrorUnderTest, installed_mirror
+from tests.support.databases import Databases
+from tests.support.mirrors import SCHEMA, MirrorUnderTest, new_mirror
 
 pytestmark = pytest.mark.postgres
 
@@ -173,10 +174,10 @@ WANTED: Final[Mapping[str, set[str]]] = {
 
 @pytest.fixture
 async def under_test(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> AsyncIterator[MirrorUnderTest]:
     """A mirror without rows, whose statistics nobody gathers."""
-    async with installed_mirror(load_model(), await new_database()) as made:
+    async with new_mirror(load_model(), new_database) as made:
         for table in TABLES:
             alter = sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)")
             await made.execute(alter.format(sql.Identifier(SCHEMA, table)))
