@@ -35,6 +35,9 @@ _MAIN_CLASS: Final = "com.google.cloud.datastore.emulator.firestore.CloudFiresto
 #: Where Debian's package puts it.
 SDK_ROOT: Final = Path("/usr/lib/google-cloud-sdk")
 _IN_SDK: Final = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
+#: No emulator lives long enough to win back what the second compiler costs: without it the start
+#: and the first thousand calls take 8 s of processor time instead of 12.
+_QUICK: Final = "-XX:TieredStopAtLevel=1"
 #: Option of Linux's prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -83,7 +86,7 @@ def running_process(log: Path, *, delivers_to: int | None = None) -> Iterator[st
     if jar is None or shutil.which("java") is None:
         raise EmulatorMissing(INSTALL_LINE)
     port = free_port()
-    command = ["java", "-Duser.language=en", "-Xmx512m", "-cp", str(jar), _MAIN_CLASS]
+    command = ["java", "-Duser.language=en", "-Xmx512m", _QUICK, "-cp", str(jar), _MAIN_CLASS]
     command += ["start", "--host=127.0.0.1", f"--port={port}"]
     if delivers_to is not None:
         command.append(f"--functions_emulator=127.0.0.1:{delivers_to}")
