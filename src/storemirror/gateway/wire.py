@@ -38,7 +38,11 @@ _RESERVED_NAME: Final = re.compile(r"__.*__")
 NewId = Annotated[
     str,
     msgspec.Meta(
-        min_length=1, max_length=128, pattern=_ID, description="Can be the id of a document."
+        min_length=1,
+        max_length=1_500,
+        pattern=_ID,
+        description="Can be the id of a document; at most as long as the app declares ids, 128"
+        " characters by default.",
     ),
 ]
 UserId = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from storemirror.event.value import encode_fields
 from storemirror.source.port import Write
 from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.gateway.world import CallFailed, GatewayWorld, running_gateway
+from tests.support.long_keys import CONVERSATION_LENGTH, MESSAGE_LENGTH, declared_with_long_keys
 
 pytestmark = pytest.mark.postgres
 
@@ -253,3 +255,37 @@ async def test_openings_and_sends_have_rates_of_their_own(
             await world.call("ann", SEND, **sent)
         page = await world.call("ann", MESSAGES, conversationId=ROOM)
         assert [item["messageId"] for item in page["items"]] == ["m1"]
+
+
+async def test_ids_may_be_as_long_as_they_are_declared(
+    new_database: NewDatabase, issuer: JwkIssuer, tmp_path: Path
+) -> None:
+    """Chosen by the app, in both modes; one that is longer is refused (issue 7)."""
+    settings = {
+        "STOREMIRROR_GATEWAY_READ_MODE": "sql-only",
+        "STOREMIRROR_MODEL_FILES": str(declared_with_long_keys(tmp_path)),
+        "STOREMIRROR_MODEL_WITH_BUILTIN": "false",
+    }
+    room, name = "r" * CONVERSATION_LENGTH, "é" * MESSAGE_LENGTH
+    async with running_gateway(new_database, issuer, settings) as world:
+        opening = {"conversationId": room, "participantIds": ["ben"]}
+        await world.call("ann", "sqlGatewayDmOpenConversation", **opening)
+        for body, message_id in (("one", name), ("two", "short")):
+            call = {"conversationId": room, "messageId": message_id, "body": body}
+            assert (await world.call("ann", SEND, **call))["mirrored"] is True
+        own = name[:-1] + "2"
+        await write(world, f"conversations/{room}/messages/{own}", a_message())
+        call = {"mode": "mirror", "conversationId": room, "messageId": own}
+        token = (await world.call("ann", SEND, **call))["token"]
+        call = {"conversationId": room, "messageId": name, "body": "new"}
+        await world.call("ann", "sqlGatewayDmEdit", **call)
+        page = await world.call("ben", MESSAGES, conversationId=room, pageSize=2, after=token)
+        assert [item["messageId"] for item in page["items"]] == ["short", name]
+        older = await world.call("ben", MESSAGES, conversationId=room, cursor=page["older"])
+        assert [item["messageId"] for item in older["items"]] == [own]
+        for call in (
+            {"conversationId": room, "messageId": name + "1", "body": "hi"},
+            {"mode": "mirror", "conversationId": room, "messageId": name + "1"},
+        ):
+            with pytest.raises(CallFailed, match=f"1 to {MESSAGE_LENGTH} characters"):
+                await world.call("ann", SEND, **call)
