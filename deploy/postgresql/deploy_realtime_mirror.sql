@@ -11,6 +11,53 @@ DO $do$ BEGIN PERFORM pg_advisory_xact_lock(1493801829); END; $do$;
 -- Writers hold it shared: without it they and the tables' locks below could deadlock.
 DO $do$ BEGIN PERFORM pg_advisory_xact_lock(2686687166); END; $do$;
 
+-- Indexes that an earlier release made of other columns: the new one is built beside the old, and
+-- takes its name.  First of all: until a table is altered, whoever reads it goes on.
+DO $do$
+DECLARE
+    v_wanted CONSTANT text[] := '{"conversation_id","sent_at","message_id","+sender_id"}'::text[];
+    v_found CONSTANT text[] := ARRAY(
+        SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
+        FROM pg_index AS x
+        CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+        WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
+            AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest"')
+        ORDER BY k.place
+    );
+BEGIN
+    IF v_found IN ('{}', v_wanted) THEN
+        RETURN;
+    END IF;
+    -- A column is still to come: the index is made after it.
+    IF EXISTS (
+        SELECT 1 FROM unnest(v_wanted) AS w (name)
+        WHERE NOT EXISTS (
+            SELECT 1 FROM pg_attribute AS a
+            WHERE a.attrelid = to_regclass('"storemirror"."dm_message"') AND a.attname = ltrim(w.name, '+') AND NOT a.attisdropped
+        )
+    ) THEN
+        RETURN;
+    END IF;
+    -- Somebody may have built it before, with CREATE INDEX CONCURRENTLY: then nobody waits for it.
+    IF ARRAY(
+        SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
+        FROM pg_index AS x
+        CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+        WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
+            AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest_next"') AND x.indisvalid AND x.indpred IS NOT NULL
+        ORDER BY k.place
+    ) <> v_wanted THEN
+        DROP INDEX IF EXISTS "storemirror"."dm_message_latest_next";
+        CREATE INDEX "dm_message_latest_next"
+            ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC) INCLUDE ("sender_id") WHERE row_state = 'live';
+    END IF;
+    DROP INDEX "storemirror"."dm_message_latest";
+    ALTER INDEX "storemirror"."dm_message_latest_next" RENAME TO "dm_message_latest";
+END;
+$do$;
+
 -- Tables of the mirror.  Idempotent: what is there stays, what is missing is added; no table and
 -- no column is ever dropped.  Rendered from the declarations by `storemirror schema render`; do not edit.
 
@@ -183,25 +230,25 @@ ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "edited_at" time
 ALTER TABLE "storemirror"."dm_message" ADD COLUMN IF NOT EXISTS "attachments" jsonb;
 -- What a purge looks for.
 CREATE INDEX IF NOT EXISTS "dm_message_purge" ON "storemirror"."dm_message" (applied_at) WHERE row_state <> 'live';
--- The latest live row of a parent, in one step.
+-- The latest live row of a parent, in one step; with what an inbox counts by.
 DO $do$
 BEGIN
-    -- By another column now: the old one would answer nothing.
+    -- Of other columns still: one of them has only come above.  The old one would answer nothing.
     IF ARRAY(
-        SELECT a.attname::text FROM pg_index AS x
+        SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
+        FROM pg_index AS x
         CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
         JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
-        WHERE x.indrelid = '"storemirror"."dm_message"'::regclass
+        WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
             AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest"')
         ORDER BY k.place
-    ) NOT IN ('{}', '{"conversation_id","sent_at","message_id"}'::text[]) THEN
+    ) NOT IN ('{}', '{"conversation_id","sent_at","message_id","+sender_id"}'::text[]) THEN
         DROP INDEX "storemirror"."dm_message_latest";
     END IF;
 END;
 $do$;
 CREATE INDEX IF NOT EXISTS "dm_message_latest"
-    ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC)
-    WHERE row_state = 'live';
+    ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC) INCLUDE ("sender_id") WHERE row_state = 'live';
 
 -- One row a distinct event, whatever came of it; append only; no contents.
 CREATE TABLE IF NOT EXISTS "storemirror"."dm_message_audit" (

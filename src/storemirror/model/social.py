@@ -35,6 +35,9 @@ _LAST_ACTIVITY: Final = ("lastActivityAt", ("lastMessageAt", "createdAt"))
 
 _Wanted = Mapping[str, Sequence[ColumnType]]
 
+#: What the unread count asks of a message besides its place, so that it fetches no row.
+_COUNTED_BY: Final = {"DmMessage": "senderId"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Messaging:
@@ -90,6 +93,19 @@ def messaging_of(model: Model) -> Messaging:
             if column.name in optional
         ),
     )
+
+
+def covered_by_latest(entity: Entity) -> tuple[str, ...]:
+    """
+    Name what the index over an entity's latest rows holds besides what it is ordered by.
+
+    Nothing, where no roll-up looks for the latest, or where the entity is no direct message.
+    """
+    name = _COUNTED_BY.get(entity.name)
+    latest_by = None if entity.rollup is None else entity.rollup.latest_by
+    if latest_by in (None, name):
+        return ()
+    return tuple(c.name for c in entity.columns if c.name == name and c.type is ColumnType.STRING)
 
 
 def _wrong_keys(conversation: Entity, message: Entity) -> Iterator[str]:

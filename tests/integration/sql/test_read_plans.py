@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,6 +25,7 @@ MESSAGE_COUNT: Final = 100_000
 #: Conversations that "me" takes part in.
 OWN_COUNT: Final = 40
 PAGE: Final = 20
+VACUUM_TIMEOUT_S: Final = 60
 #: When the first message was sent; the others follow, a second apart.
 BEGIN_US: Final = 1_700_000_000_000_000
 BEGIN: Final = "to_timestamp(1700000000)"
@@ -149,6 +151,13 @@ def row_count(plan: Mapping[str, Any]) -> int:
     )
 
 
+def fetched_count(plan: Mapping[str, Any]) -> int:
+    """Count the rows that were fetched for the unread count, whose index holds all it asks."""
+    [counted] = [n for n in nodes(plan) if n.get("Alias") == "m"]
+    assert counted["Node Type"] == "Index Only Scan"
+    return int(counted["Heap Fetches"])
+
+
 def block_count(plan: Mapping[str, Any]) -> int:
     """Count the pages of tables and indexes that were looked at."""
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
@@ -232,6 +241,32 @@ async def test_an_inbox_costs_no_more_than_its_user_s_own(under_test: MirrorUnde
     # Each row lies in a page of the table, below a few pages of an index.
     assert all(block_count(among_all[what]) <= 5 * counts[what] for what in inboxes)
     assert all(row_count(among_all[what]) <= PAGE + 5 for what in ("newest", "older", "newer"))
+
+
+async def test_unread_messages_are_counted_in_the_index(under_test: MirrorUnderTest) -> None:
+    """A message's row lies in a page of its own, and a page of an inbox has hundreds unread."""
+    database = reading_database(under_test.dsn, max_size=1)
+    async with reading(under_test, database) as reads:
+        await vacuum_messages(under_test)
+        vacuumed = await plans_of(database, reads)
+        await under_test.execute("UPDATE storemirror.dm_message SET body = 'changed'")
+        changed = await plans_of(database, reads)
+    inboxes = ("inbox", "inbox behind")
+    assert {what: fetched_count(vacuumed[what]) for what in inboxes} == dict.fromkeys(inboxes, 0)
+    # A row of a conversation or of others lies below three pages at most; unread ones lie in one.
+    assert all(block_count(vacuumed[what]) <= OWN_COUNT * 5 + (PAGE + 1) * 16 for what in inboxes)
+    # Until the next VACUUM it is no worse than it was without the sender.
+    assert all(PAGE < fetched_count(changed[what]) <= (PAGE + 1) * 25 * 2 for what in inboxes)
+
+
+async def vacuum_messages(under_test: MirrorUnderTest) -> None:
+    """Let no page be left that somebody may see otherwise; whoever has an old snapshot ends."""
+    unseen = "SELECT relallvisible < relpages FROM pg_class WHERE relname = 'dm_message'"
+    async with asyncio.timeout(VACUUM_TIMEOUT_S):
+        while True:
+            await under_test.execute("VACUUM storemirror.dm_message")
+            if await under_test.database.fetch(unseen) == [(False,)]:
+                return
 
 
 async def test_without_the_settings_tables_are_scanned(under_test: MirrorUnderTest) -> None:

@@ -24,6 +24,7 @@ _WORDS: Final = (
     (r"\bBIT\b", "boolean"),
     (r"PRIMARY KEY (?:NON)?CLUSTERED", "PRIMARY KEY"),
     (r"CREATE NONCLUSTERED INDEX", "CREATE INDEX"),
+    (r"^DROP INDEX (\S+) ON (\S+)\.\S+", r"DROP INDEX \2.\1"),
     (r"CONSTRAINT \S+ DEFAULT", "DEFAULT"),
     (r"COLLATE Latin1_General_100_\w+", 'COLLATE "C"'),
     (r"SYSUTCDATETIME\(\)", "(clock_timestamp() AT TIME ZONE 'utc')"),

@@ -43,7 +43,8 @@ CREATE VIEW sys.indexes AS
     FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid;
 CREATE VIEW sys.index_columns AS
     SELECT x.indrelid AS object_id, x.indexrelid AS index_id, k.number AS column_id,
-        k.place AS key_ordinal
+        CASE WHEN k.place <= x.indnkeyatts THEN k.place ELSE 0 END AS key_ordinal,
+        (k.place > x.indnkeyatts)::int AS is_included_column
     FROM pg_index AS x CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place);
 CREATE VIEW sys.columns AS
     SELECT attrelid AS object_id, attnum AS column_id, attname AS name FROM pg_attribute;

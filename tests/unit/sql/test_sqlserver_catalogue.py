@@ -95,15 +95,16 @@ def _columns(place: int, table: WantedTable) -> Rows:
 
 def _indexes(place: int, table: WantedTable) -> Rows:
     rows: Rows = [
-        (place, kept_name(f"PK_{table.name}", table.name), 1, 0, 0, key.lower(), 0)
+        (place, kept_name(f"PK_{table.name}", table.name), 1, 0, 0, key.lower(), 0, 0)
         for key in table.key
     ]
     for name, definition in table.indexes.items():
-        for part in definition.removesuffix(" (partial)").split(", "):
+        kept = kept_name(name, table.name)
+        keys, _, covered = definition.removesuffix(" (partial)").partition(" including ")
+        for part in keys.split(", "):
             column, _, order = part.partition(" ")
-            rows.append(
-                (place, kept_name(name, table.name), 0, 0, 0, column.lower(), int(order == "DESC"))
-            )
+            rows.append((place, kept, 0, 0, 0, column.lower(), int(order == "DESC"), 0))
+        rows += [(place, kept, 0, 0, 0, c.lower(), 0, 1) for c in covered.split(", ") if c]
     return rows
 
 

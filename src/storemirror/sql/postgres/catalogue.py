@@ -45,19 +45,23 @@ ORDER BY c.relname, a.attnum
 _INDEXES: Final = """
 SELECT t.relname, i.relname, x.indisunique,
        x.indimmediate AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL,
-       array_agg(a.attname::text ORDER BY k.place) FILTER (WHERE a.attname IS NOT NULL),
+       array_agg(a.attname::text ORDER BY k.place)
+           FILTER (WHERE a.attname IS NOT NULL AND k.place <= x.indnkeyatts),
        string_agg(
            COALESCE(a.attname::text, '(expression)')
            || CASE WHEN x.indoption[k.place - 1] & 1 = 1 THEN ' DESC' ELSE '' END,
            ', ' ORDER BY k.place
-       ) || CASE WHEN x.indpred IS NULL THEN '' ELSE ' (partial)' END
+       ) FILTER (WHERE k.place <= x.indnkeyatts)
+       || COALESCE(' including ' || string_agg(a.attname::text, ', ' ORDER BY k.place)
+           FILTER (WHERE k.place > x.indnkeyatts), '')
+       || CASE WHEN x.indpred IS NULL THEN '' ELSE ' (partial)' END
 FROM pg_index x
 JOIN pg_class t ON t.oid = x.indrelid
 JOIN pg_class i ON i.oid = x.indexrelid
 JOIN pg_namespace n ON n.oid = t.relnamespace
 CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
 LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.number AND k.number > 0
-WHERE n.nspname = %s AND t.relname = ANY (%s) AND k.place <= x.indnkeyatts
+WHERE n.nspname = %s AND t.relname = ANY (%s)
 GROUP BY t.relname, i.relname, x.indisunique, x.indimmediate, x.indisvalid, x.indpred, x.indexprs
 """
 _CONSTRAINTS: Final = """

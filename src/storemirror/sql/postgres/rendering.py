@@ -16,6 +16,7 @@ import msgspec
 
 from storemirror.errors import ConfigError
 from storemirror.model.entity import ChildTable, Entity, LatestColumn, Model, Rollup
+from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import has_relationship, resolved_names, snake_case
@@ -83,6 +84,10 @@ class Rendering:
         """Give the qualified, quoted name of a procedure by its declared-style name."""
         return ".".join(quoted(part) for part in self.procedure_parts(name))
 
+    def indexes_sql(self) -> str:
+        """Render what replaces indexes that are installed; before anything keeps readers out."""
+        return _ENVIRONMENT.get_template("indexes.sql.j2").render(self._context)
+
     def tables_sql(self) -> str:
         """Render the tables."""
         return _ENVIRONMENT.get_template("tables.sql.j2").render(self._context)
@@ -110,6 +115,7 @@ class Rendering:
         """Render the whole deployment as one script for `psql`."""
         return _ENVIRONMENT.get_template("deploy.sql.j2").render(
             self._context,
+            indexes=self.indexes_sql(),
             tables=self.tables_sql(),
             guards=_ENVIRONMENT.get_template("guards.sql.j2").render(guarded=self._guarded()),
             procedures=self.procedures_sql(),
@@ -223,6 +229,8 @@ class Rendering:
             required_check=quoted(f"{snake}_required"),
             purge_index=quoted(f"{snake}_purge"),
             latest_index=quoted(f"{snake}_latest"),
+            latest_next=quoted(f"{snake}_latest_next"),
+            latest_covers=[quoted(snake_case(c)) for c in covered_by_latest(entity)],
             state_check=quoted(f"{snake}_state"),
             rollup_entry=rollup_entry(entity.name),
             rollup_digest=rollup_digest(entity),

@@ -78,6 +78,7 @@ class PostgresSchema:
             async with self._changing(conn):
                 for alteration in plan.alterations:
                     await conn.execute(self._alteration(alteration))
+                await conn.execute(self._rendering.indexes_sql().encode())
                 await conn.execute(self._rendering.tables_sql().encode())
                 await conn.execute(self._rendering.procedures_sql().encode())
             # In a second transaction, so that readers are not locked out while roll-ups are

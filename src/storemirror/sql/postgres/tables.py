@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from storemirror.model.entity import ChildTable, Column, Entity, KeyPart, Model
+from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import ColumnRole, TableRole, WantedColumn, WantedTable
 from storemirror.sql.names import snake_case
@@ -177,7 +178,9 @@ def _indexes(entity: Entity) -> Mapping[str, str]:
     if entity.rollup is not None and entity.rollup.latest_by is not None:
         keys = [snake_case(k.name) for k in entity.keys]
         order = [*keys[:-1], f"{snake_case(entity.rollup.latest_by)} DESC", f"{keys[-1]} DESC"]
-        indexes[f"{name}_latest"] = f"{', '.join(order)} (partial)"
+        covered = [snake_case(c) for c in covered_by_latest(entity)]
+        besides = f" including {', '.join(covered)}" if covered else ""
+        indexes[f"{name}_latest"] = f"{', '.join(order)}{besides} (partial)"
     return indexes
 
 

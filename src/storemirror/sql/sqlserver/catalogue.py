@@ -38,12 +38,13 @@ LEFT JOIN sys.computed_columns AS k ON k.object_id = c.object_id AND k.column_id
 WHERE c.object_id IN ({ids})
 ORDER BY c.object_id, c.column_id;
 SELECT i.object_id, i.name, CAST(i.is_unique AS INT), CAST(i.has_filter AS INT),
-       CAST(i.is_disabled AS INT), c.name AS column_name, CAST(k.is_descending_key AS INT)
+       CAST(i.is_disabled AS INT), c.name AS column_name, CAST(k.is_descending_key AS INT),
+       CAST(k.is_included_column AS INT)
 FROM sys.indexes AS i
 JOIN sys.index_columns AS k ON k.object_id = i.object_id AND k.index_id = i.index_id
 JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id
-WHERE i.object_id IN ({ids}) AND k.key_ordinal > 0
-ORDER BY i.object_id, i.index_id, k.key_ordinal;
+WHERE i.object_id IN ({ids}) AND (k.key_ordinal > 0 OR k.is_included_column = 1)
+ORDER BY i.object_id, i.index_id, k.is_included_column, k.key_ordinal, k.index_column_id;
 SELECT o.parent_object_id, o.name, o.[definition]
 FROM sys.[check_constraints] AS o WHERE o.parent_object_id IN ({ids});
 SELECT f.parent_object_id, f.name, t.name AS target_name, c.name AS column_name
@@ -184,8 +185,12 @@ class _Reading:
         parts: dict[str, list[str]] = {}
         about: dict[str, tuple[int, int, int]] = {}
         spelling: dict[str, list[str]] = {}
-        for name, is_unique, has_filter, is_disabled, column, is_descending in records:
+        covered: dict[str, list[str]] = {}
+        for name, is_unique, has_filter, is_disabled, column, is_descending, is_included in records:
             index = spelled(name, self._indexes, may_go_on=True)
+            if is_included:
+                covered.setdefault(index, []).append(self._column(column))
+                continue
             about[index] = (is_unique, has_filter, is_disabled)
             parts.setdefault(index, []).append(self._column(column))
             down = " DESC" if is_descending else ""
@@ -193,6 +198,8 @@ class _Reading:
         found = {}
         for index, (is_unique, has_filter, is_disabled) in about.items():
             plain = ", ".join(spelling[index])
+            if index in covered:
+                plain += f" including {', '.join(covered[index])}"
             is_partial = has_filter or self._is_untold(index, plain)
             found[index] = FoundIndex(
                 definition=f"{plain} (partial)" if is_partial else plain,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 from storemirror.model.entity import ChildTable, Column, Entity, KeyPart, LatestColumn, Model
+from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import pascal_case
@@ -88,6 +89,7 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         purge_index=quoted(f"IX_{name}_Purge"),
         latest_index=latest_index(name),
         latest_columns=_latest_columns(entity, keys),
+        latest_covers=[quoted(pascal_case(c)) for c in covered_by_latest(entity)],
         rollup_entry=rollup_entry(entity.name),
         rollup_digest=rollup_digest(entity),
         children=[_child(names, entity, t, i) for i, t in enumerate(entity.children, start=1)],

@@ -8,6 +8,7 @@ from typing import Final
 
 from storemirror.errors import ConfigError
 from storemirror.model.entity import ChildTable, Column, Entity, KeyPart, Model
+from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import ColumnRole, TableRole, WantedColumn, WantedTable
 from storemirror.sql.names import pascal_case
@@ -286,7 +287,9 @@ def _indexes(entity: Entity) -> Mapping[str, str]:
     if entity.rollup is not None and entity.rollup.latest_by is not None:
         keys = [pascal_case(k.name) for k in entity.keys]
         order = [*keys[:-1], f"{pascal_case(entity.rollup.latest_by)} DESC", f"{keys[-1]} DESC"]
-        indexes[f"IX_{name}_Latest"] = f"{', '.join(order)} (partial)"
+        covered = [pascal_case(c) for c in covered_by_latest(entity)]
+        besides = f" including {', '.join(covered)}" if covered else ""
+        indexes[f"IX_{name}_Latest"] = f"{', '.join(order)}{besides} (partial)"
     return indexes
 
 

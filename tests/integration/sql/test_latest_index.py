@@ -1,0 +1,142 @@
+"""The index that an inbox counts by takes the place of an earlier release's; nobody loses it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.errors import DatabaseRefused, EventRefused
+from storemirror.event.change import Outcome
+from storemirror.model.load import load_model
+from storemirror.sql.plan import Step
+from storemirror.sql.port import RowEvent
+from tests.integration.sql.test_deploy_script import catalogue, run_psql
+from tests.support.events import written
+from tests.support.mirrors import MirrorUnderTest, installed_mirror
+
+pytestmark = pytest.mark.postgres
+
+LATEST: Final = "dm_message_latest"
+#: What somebody builds before, with CONCURRENTLY.
+NEXT: Final = "dm_message_latest_next"
+ORDERED: Final = "storemirror.dm_message (conversation_id, sent_at DESC, message_id DESC)"
+#: As an earlier release made it.
+EARLIER: Final = (
+    "DROP INDEX storemirror.dm_message_latest",
+    f"CREATE INDEX dm_message_latest ON {ORDERED} WHERE row_state = 'live'",
+)
+#: Ids that no index takes, for they do not compress: 2,704 bytes are the most.
+LONG_ID: Final = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(1_500))
+
+
+@pytest.fixture
+async def earlier(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[MirrorUnderTest]:
+    """A mirror as an earlier release installed it."""
+    async with installed_mirror(load_model(), await new_database()) as made:
+        for statement in EARLIER:
+            await made.execute(statement)
+        yield made
+
+
+async def numbers(under_test: MirrorUnderTest) -> dict[str, int]:
+    """Give the indexes of messages with the numbers that PostgreSQL knows them by."""
+    query: Final = (
+        "SELECT c.relname, c.oid::bigint FROM pg_index AS x JOIN pg_class AS c"
+        " ON c.oid = x.indexrelid WHERE x.indrelid = 'storemirror.dm_message'::regclass"
+    )
+    return dict(await under_test.database.fetch(query))
+
+
+def message(under_test: MirrorUnderTest, name: str, sender: str) -> list[RowEvent]:
+    """Give the event of one message."""
+    now_us = SystemClock().now_us()
+    return [
+        written(under_test.model, "DmMessage", ("c", name), now_us, senderId=sender, sentAt=now_us)
+    ]
+
+
+async def test_an_earlier_release_s_index_is_told_and_replaced(earlier: MirrorUnderTest) -> None:
+    """And a writer of either release works before it and after."""
+    assert (await earlier.schema.status()).differences == ()
+    plan = await earlier.schema.plan()
+    [change] = plan.changes
+    assert (change.step, change.kind, change.name) == (Step.REPLACE, "index", LATEST)
+    assert "including sender_id" in change.detail
+    before = await numbers(earlier)
+    await earlier.schema.apply()
+    assert (await earlier.schema.plan()).is_empty
+    after = await numbers(earlier)
+    assert set(after) == set(before)
+    assert {name for name in after if after[name] != before[name]} == {LATEST}
+    assert await earlier.mirror.apply(message(earlier, "m", "u")) == [Outcome.APPLIED]
+
+
+async def test_the_script_replaces_it_as_schema_apply_does(earlier: MirrorUnderTest) -> None:
+    """Two ways of deploying must not be two schemas, on what is there already neither."""
+    run = run_psql(earlier.dsn)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (await earlier.schema.plan()).is_empty
+    before = await catalogue(earlier.database)
+    await earlier.schema.apply()
+    assert await catalogue(earlier.database) == before
+
+
+async def test_an_index_that_was_built_before_is_taken(earlier: MirrorUnderTest) -> None:
+    """Of a large table it is built with CONCURRENTLY, so that no writer waits meanwhile."""
+    await earlier.execute(
+        f"CREATE INDEX CONCURRENTLY {NEXT} ON {ORDERED} INCLUDE (sender_id)"
+        " WHERE row_state = 'live'"
+    )
+    built = (await numbers(earlier))[NEXT]
+    await earlier.schema.apply()
+    after = await numbers(earlier)
+    assert after[LATEST] == built
+    assert NEXT not in after
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        pytest.param(f"{ORDERED} WHERE row_state = 'live'", id="without the sender"),
+        pytest.param(f"{ORDERED} INCLUDE (sender_id)", id="of every row"),
+        pytest.param(
+            "storemirror.dm_message (conversation_id, sent_at DESC, message_id DESC, sender_id)"
+            " WHERE row_state = 'live'",
+            id="ordered by the sender",
+        ),
+    ],
+)
+async def test_what_was_built_otherwise_is_not_taken(
+    earlier: MirrorUnderTest, definition: str
+) -> None:
+    """An index of the right name may be the wrong one, or what a build that failed has left."""
+    await earlier.execute(f"CREATE INDEX {NEXT} ON {definition}")
+    built = (await numbers(earlier))[NEXT]
+    await earlier.schema.apply()
+    assert (await earlier.schema.plan()).is_empty
+    assert built not in (await numbers(earlier)).values()
+
+
+async def test_a_message_whose_sender_no_index_takes_is_refused_alone(
+    earlier: MirrorUnderTest,
+) -> None:
+    """It is set aside as an id that cannot be a key is; the mirror goes on."""
+    await earlier.schema.apply()
+    with pytest.raises(EventRefused, match="54000"):
+        await earlier.mirror.apply(message(earlier, "odd", LONG_ID))
+    assert await earlier.mirror.apply(message(earlier, "m", "u")) == [Outcome.APPLIED]
+
+
+async def test_a_row_whose_sender_no_index_takes_stops_the_change_and_loses_nothing(
+    earlier: MirrorUnderTest,
+) -> None:
+    """The earlier index serves until somebody has decided about that row."""
+    assert await earlier.mirror.apply(message(earlier, "odd", LONG_ID)) == [Outcome.APPLIED]
+    before = await catalogue(earlier.database)
+    with pytest.raises(DatabaseRefused, match=r"index row size .* exceeds"):
+        await earlier.schema.apply()
+    assert await catalogue(earlier.database) == before
+    assert await earlier.mirror.apply(message(earlier, "m", "u")) == [Outcome.APPLIED]
