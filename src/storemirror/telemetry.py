@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import logging
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -163,6 +164,12 @@ class LatencyHistogram:
         """Count one value, microseconds; below zero counts as zero."""
         self._counts[bucket_of(value_us)] += 1
         self.count += 1
+
+    def add_all(self, values_us: Sequence[int]) -> None:
+        """Count many values at once; see `add`."""
+        for bucket, count in Counter(map(bucket_of, values_us)).items():
+            self._counts[bucket] += count
+        self.count += len(values_us)
 
     def percentile_us(self, percent: float) -> int | None:
         """Give a value, microseconds, that `percent` of the values do not exceed; None if empty."""

@@ -38,6 +38,16 @@ def test_what_is_beyond_measure_shares_the_last_bucket() -> None:
     assert histogram.percentile_us(100) == 2**40
 
 
+@given(st.lists(st.integers(min_value=-5, max_value=2**62)))
+def test_many_values_at_once_are_counted_as_one_by_one(values_us: list[int]) -> None:
+    """A writer counts a batch at once, and a histogram does not tell how it was filled."""
+    one_by_one, at_once = LatencyHistogram(), LatencyHistogram()
+    for value_us in values_us:
+        one_by_one.add(value_us)
+    at_once.add_all(values_us)
+    assert vars(at_once) == vars(one_by_one)
+
+
 def test_percentiles_of_a_known_spread() -> None:
     """The three numbers of the dashboard."""
     histogram = LatencyHistogram()

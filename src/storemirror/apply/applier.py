@@ -122,9 +122,10 @@ class Applier:
                 [t for t, o in zip(part, outcomes, strict=True) if o is Outcome.EXPIRED]
             )
         await self._strike(Step.AFTER_APPLY_BEFORE_COMPLETE, part)
-        settled, unsure = await self._settler.complete(
-            [t.delivery for t in part if t.delivery.sequence_number not in waiting]
-        )
+        deliveries = [taken.delivery for taken in part]
+        if waiting:
+            deliveries = [d for d in deliveries if d.sequence_number not in waiting]
+        settled, unsure = await self._settler.complete(deliveries)
         if self._on_batch is not None:
             self._on_batch(
                 BatchReport(

@@ -79,7 +79,7 @@ class Hand:
         """Hold deliveries that were just received.  What comes again was lost before."""
         by_number = {delivery.sequence_number: delivery for delivery in deliveries}
         if not self._held.keys().isdisjoint(by_number):
-            self.lose([d for d in deliveries if d.sequence_number in self._held])
+            self.lose([self._held[number] for number in by_number if number in self._held])
         self._held.update(by_number)
         self.size_bytes += sum([len(delivery.message.body) for delivery in deliveries])
         renew_at_s = self._clock.monotonic_s() + self._settings.lock_duration_s / 2
@@ -96,11 +96,14 @@ class Hand:
             self._settling -= numbers
 
     def let_go(self, deliveries: Iterable[Delivery]) -> None:
-        """Hold these no more: they are settled, given back, or lost."""
+        """Hold those of these no more that are ours: they are settled, given back, or lost."""
+        held = self._held
         for delivery in deliveries:
-            if self._held.pop(delivery.sequence_number, None) is not None:
+            number = delivery.sequence_number
+            if held.get(number) is delivery or self.holds(delivery):
+                del held[number]
                 self.size_bytes -= len(delivery.message.body)
-        if not self._held:
+        if not held:
             self._groups.clear()
         self._on_shrink()
 

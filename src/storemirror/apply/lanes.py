@@ -8,10 +8,12 @@ other's parent rows.  Nothing rests on it but speed: other writers have lanes of
 from __future__ import annotations
 
 import asyncio
+import bisect
 import functools
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, islice
 
 from storemirror.apply.port import Taken, WriterSettings
 from storemirror.sql.port import RowEvent
@@ -91,11 +93,8 @@ class Lane:
 
     def _cut(self) -> list[Taken]:
         """Give the longest beginning that is within both limits; at least one event."""
-        portion: list[Taken] = []
-        size_bytes = 0
-        while self._waiting and len(portion) < self._max_events:
-            size_bytes += len(self._waiting[0].delivery.message.body)
-            if portion and size_bytes > self._max_bytes:
-                break
-            portion.append(self._waiting.popleft())
-        return portion
+        waiting = self._waiting
+        sizes = [len(t.delivery.message.body) for t in islice(waiting, self._max_events)]
+        fitting_count = bisect.bisect_right(list(accumulate(sizes)), self._max_bytes)
+        count = min(len(waiting), max(fitting_count, 1))
+        return [waiting.popleft() for _ in range(count)]

@@ -151,9 +151,9 @@ def latencies_us(
     the delete, so that the difference would be the document's age.
     """
     return [
-        (taken.event.entity.category, max(now_us - taken.event.change.version // 2, 0))
+        (taken.event.entity.category, max(now_us - change.version // 2, 0))
         for taken, outcome in zip(events, outcomes, strict=True)
         if outcome is Outcome.APPLIED
-        and not taken.event.change.is_deleted
-        and taken.event.change.origin in _LIVE
+        and not (change := taken.event.change).version % 2
+        and change.origin in _LIVE
     ]

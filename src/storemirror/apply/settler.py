@@ -91,7 +91,7 @@ class Settler:
         lost_numbers = {d.sequence_number for d in lost}
         settled = [d for d in held if d.sequence_number not in lost_numbers] if lost else held
         self.hand.lose(self.hand.held_among(lost))
-        self.hand.let_go(self.hand.held_among(settled))
+        self.hand.let_go(settled)
         return Settled(settled, unsure)
 
 

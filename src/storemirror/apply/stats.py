@@ -6,7 +6,7 @@ Pure values: no I/O.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
@@ -42,11 +42,11 @@ class WriterStats:
 
     def count_latencies(self, latencies: Iterable[tuple[str, int]]) -> None:
         """Count latencies: category and microseconds."""
+        by_category: defaultdict[str, list[int]] = defaultdict(list)
         for category, latency_us in latencies:
-            histogram = self.latency.get(category)
-            if histogram is None:
-                histogram = self.latency[category] = LatencyHistogram()
-            histogram.add(latency_us)
+            by_category[category].append(latency_us)
+        for category, values_us in by_category.items():
+            self.latency.setdefault(category, LatencyHistogram()).add_all(values_us)
 
     def counters(self) -> dict[str, int]:
         """Give the counters by name."""

@@ -57,6 +57,8 @@ class _ColumnReader(NamedTuple):
     read: _Read
 
 
+#: Nobody writes into a row's mappings, so that rows may share it.
+_NO_CHILDREN: Final[Mapping[str, list[dict[str, JsonScalar]]]] = {}
 _RAW: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -86,7 +88,9 @@ class CompiledMapping:
                     columns[name] = None
                     continue
                 columns[name] = read(fields, lossy)
-            children = {name: read(fields, lossy) for name, read in self.table_readers}
+            children: Mapping[str, list[dict[str, JsonScalar]]] = _NO_CHILDREN
+            if self.table_readers:
+                children = {name: read(fields, lossy) for name, read in self.table_readers}
         except Misfit as misfit:
             raise MappingFailed(str(misfit), event_id=event_id, path=path) from None
         return MappedRow(

@@ -182,6 +182,16 @@ async def test_what_comes_again_was_lost(bench: Bench) -> None:
     assert (len(bench.hand), bench.hand.size_bytes) == (4, 20)
 
 
+async def test_a_late_answer_does_not_let_go_of_what_came_again(bench: Bench) -> None:
+    """The call that settled the lost delivery may end after the next one was received."""
+    await bench.fill()
+    bench.clock.time_s += LOCK_S + 1
+    again = await bench.receive()
+    bench.hand.let_go(bench.deliveries)
+    assert all(map(bench.hand.holds, again))
+    assert (len(bench.hand), bench.hand.size_bytes) == (4, 20)
+
+
 async def test_the_locks_are_looked_at_often_enough(bench: Bench) -> None:
     """Looked at too seldom, a lock would run out between two looks."""
     await bench.fill()

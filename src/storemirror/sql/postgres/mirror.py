@@ -149,11 +149,9 @@ class PostgresMirror:
                 stubs = wanted
             else:
                 self._parents.note_there(wanted)
-                outcomes = {
-                    index: outcome
-                    for procedure, indexes in calls.items()
-                    for index, outcome in zip(indexes, found[procedure], strict=True)
-                }
+                outcomes: dict[int, Outcome] = {}
+                for procedure, indexes in calls.items():
+                    outcomes.update(zip(indexes, found[procedure], strict=True))
                 return [outcomes[index] for index in range(len(events))]
         raise ParentMissing(f"parents vanished {_STUB_ROUNDS} times while stubs were made")
 
