@@ -69,6 +69,10 @@ class LogEvent(enum.StrEnum):
     DRAIN_FAILED = "drain.failed"
     #: A dead letter that the bus made by itself was put back.
     DEAD_LETTER_RESUBMITTED = "drain.dead_letter_resubmitted"
+    #: The bus does not take a dead letter again; it stays where it is.  Carries its `number`.
+    DEAD_LETTER_REFUSED = "drain.dead_letter_refused"
+    #: The bus did not answer while dead letters were put back; the next drain goes on with it.
+    RESUBMITTING_FAILED = "drain.resubmitting_failed"
     #: Somebody who may not deliver called the receiver; carries why, and nothing of the token.
     CALLER_REFUSED = "receiver.caller_refused"
     #: A delivery that cannot be read went to the bus as it came, for the writer to set aside.

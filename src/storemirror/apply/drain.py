@@ -15,29 +15,26 @@ from typing import Final
 import structlog
 
 from storemirror.apply.port import BatchObserver, Reread, StepHook, WriterSettings
+from storemirror.apply.put_back import PutBack
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.apply.retry import cancel, first_of
 from storemirror.apply.stats import WriterStats
 from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
 from storemirror.bus.port import (
-    MAX_DELIVERY_REASON,
-    RESUBMITTED_FROM,
     SUBSCRIPTION_SQL_WRITER,
     BusAdmin,
     Consumer,
-    DeadLetter,
     Publisher,
     SubscriptionStats,
 )
 from storemirror.clock import Clock
-from storemirror.errors import DeadLetterUnknown, RebaseUnderWay
+from storemirror.errors import RebaseUnderWay
 from storemirror.model.entity import Model
 from storemirror.sql.port import SqlMirror
 from storemirror.telemetry import LogEvent
 
 #: How long to wait for another delivery before the depth is looked at.
 _RECEIVE_WAIT_S: Final = 0.2
-_PAGE: Final = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -95,6 +92,7 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     Apply until nothing waits, or for `max_duration_s`.
 
     What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
+    What the bus does not take again stays there, and the log names it.
 
     `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
     or once `stop` is set nothing more is received.  The rest: see `create_sql_writer_processor`.
@@ -140,15 +138,6 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
 drain_realtime_mirror_queue = drainRealtimeMirrorQueue
 
 
-def is_resubmittable(letter: DeadLetter) -> bool:
-    """Tell whether the bus set a message aside by itself, for the first time, and nobody spoke."""
-    return (
-        letter.reason == MAX_DELIVERY_REASON
-        and RESUBMITTED_FROM not in letter.message.properties
-        and letter.acknowledged_reason is None
-    )
-
-
 async def _run(
     processor: SqlWriterProcessor,
     admin: BusAdmin,
@@ -161,11 +150,12 @@ async def _run(
     stop = asyncio.Event()
     timer = asyncio.create_task(_set_after(stop, clock, max_duration_s, asked))
     try:
-        resubmitted = await _resubmit_once(admin, subscription, stop)
+        put_back = PutBack(admin, subscription)
+        await put_back.run(stop)
         await processor.run(stop, on_idle=_set_when_empty(stop, admin, subscription))
     finally:
         await cancel([timer])
-    return resubmitted
+    return put_back.count
 
 
 def _drain_stats(
@@ -205,28 +195,3 @@ async def _set_after(
 ) -> None:
     await first_of(clock.sleep(duration_s), asked.wait())
     stop.set()
-
-
-async def _resubmit_once(admin: BusAdmin, subscription: str, stop: asyncio.Event) -> int:
-    """Put back what may be, while there is time; gives how many."""
-    count = after = 0
-    while not stop.is_set():
-        page = await admin.peek_dead_letters(subscription, limit=_PAGE, after_sequence_number=after)
-        if not page:
-            break
-        after = page[-1].sequence_number
-        for letter in filter(is_resubmittable, page):
-            count += await _resubmit(admin, subscription, letter.sequence_number)
-    return count
-
-
-async def _resubmit(admin: BusAdmin, subscription: str, sequence_number: int) -> bool:
-    """Put one dead letter back; gives False when another drainer was faster."""
-    try:
-        message_id = await admin.resubmit(
-            subscription, sequence_number, run=f"drain-{sequence_number}"
-        )
-    except DeadLetterUnknown:
-        return False
-    _log.info(LogEvent.DEAD_LETTER_RESUBMITTED.value, message_id=message_id)
-    return True

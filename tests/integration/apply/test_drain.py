@@ -14,9 +14,9 @@ from storemirror.apply.drain import (
     DrainStats,
     drain_realtime_mirror_queue,
     drainRealtimeMirrorQueue,
-    is_resubmittable,
 )
 from storemirror.apply.port import BatchReport, Step
+from storemirror.apply.put_back import is_resubmittable
 from storemirror.bus.port import (
     MAX_DELIVERY_REASON,
     RESUBMITTED_FROM,
