@@ -90,8 +90,7 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     schema = SchemaWatch(mirror.verify_schema, clock)
     lag = LagWatch(await _oldest_age(parts), clock)
     router = _router(parts, schema, lag, shadow)
-    writer = _mirror_writer(parts, mirror, schema)
-    writes = DualWrite(store, writer, flags)
+    writes = DualWrite(store, _mirror_writer(parts, mirror, schema), flags)
     messages = DirectMessageService(store, declared, graph, writes, clock)
     handlers = GatewayHandlers(
         sql=sql,
@@ -126,9 +125,8 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     try:
         yield Gateway(calls=calls, status=status)
     finally:
-        await shadow.aclose()
-        await lag.aclose()
-        await schema.aclose()
+        for watch in (shadow, lag, schema):
+            await watch.aclose()
         if isinstance(flags, TemplateFlags):
             await flags.aclose()
 
