@@ -79,7 +79,7 @@ class FileTemplates:
     def __init__(self, path: Path) -> None:
         """Read nothing yet."""
         self._path = path
-        self._app = _app(_Anonymous(), project=None)
+        self._app = _app_of_nobody()
 
     async def read(self) -> RemoteTemplate:
         """See `TemplateReader.read`."""
@@ -111,10 +111,14 @@ class FetchedTemplates:
         Args:
             project: the Firebase project's id.
         """
-        self._app = _app(credentials.ApplicationDefault(), project=project)
+        self._project = project
+        self._app: Any = None
 
     async def read(self) -> RemoteTemplate:
         """See `TemplateReader.read`."""
+        if self._app is None:
+            # Not before it is needed: the SDK keeps every app that was ever made.
+            self._app = _app(credentials.ApplicationDefault(), project=self._project)
         try:
             # In a thread: the first time it looks for credentials, and may ask Google's machine.
             template = await asyncio.to_thread(remote_config().init_server_template, app=self._app)
@@ -138,6 +142,12 @@ def _app(credential: Any, *, project: str | None) -> Any:
     """Make an app of the SDK, by a name of its own: others in the process may have theirs."""
     options = {} if project is None else {"projectId": project}
     return firebase_admin.initialize_app(credential, options, name=f"storemirror-{next(_NUMBERS)}")
+
+
+@functools.cache
+def _app_of_nobody() -> Any:
+    """Give the app that files are evaluated with."""
+    return _app(_Anonymous(), project=None)
 
 
 @functools.cache

@@ -7,14 +7,18 @@ Who may do what, decided from documents that the same transaction reads.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from storemirror.errors import CallRefused
 from storemirror.gateway.fields import elements_of
 from storemirror.gateway.ids import is_key
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.gateway.together import together
+from storemirror.gateway.wire import PARTICIPANTS_MAX_COUNT
 from storemirror.source.port import Document
+
+#: Blocks that one write looks at at a time.
+_READS_AT_ONCE: Final = 16
 
 
 class Reads(Protocol):
@@ -67,14 +71,22 @@ class Rights:
         See that none of the others blocked the user.
 
         Raises:
-            CallRefused: PERMISSION_DENIED; it does not say who.
+            CallRefused: PERMISSION_DENIED; it does not say who.  FAILED_PRECONDITION: there are
+                more others than a conversation may be opened with here, each of whom would cost a
+                read at every write; a client that writes Firestore itself can add any number.
         """
+        others = list(others)
+        if len(others) > PARTICIPANTS_MAX_COUNT:
+            raise CallRefused(
+                "FAILED_PRECONDITION",
+                f"this conversation has more than {PARTICIPANTS_MAX_COUNT} other participants",
+            )
         # What can be no id blocks nobody: there can be no such document.
         paths = [
             self._block.path_of((other, uid))
             for other in others
             if is_key(other, self._block.keys[0]) and is_key(uid, self._block.keys[1])
         ]
-        found = await together(reads.get, paths)
+        found = await together(reads.get, paths, most=_READS_AT_ONCE)
         if any(document is not None for document in found):
             raise CallRefused("PERMISSION_DENIED", "this user cannot be written to")

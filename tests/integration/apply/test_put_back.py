@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,6 +12,7 @@ from storemirror.telemetry import LogEvent
 from tests.integration.apply.pipe import Pipe, a_chat_message, open_pipe
 from tests.integration.apply.test_drain import drain, use_up_deliveries
 from tests.standins.servicebus.faults import QUOTA, TOO_LARGE
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.postgres
 
@@ -20,7 +21,7 @@ WAITING = [a_chat_message(number) for number in range(10, 15)]
 
 
 @pytest.fixture
-async def azure(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Pipe]:
+async def azure(new_database: Databases) -> AsyncIterator[Pipe]:
     """A pipe over Service Bus alone."""
     async with open_pipe(new_database, bus="servicebus") as opened:
         yield opened

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import firebase_admin
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -341,3 +342,12 @@ async def test_the_template_of_the_page_does_what_the_page_says(flags: Flags) ->
     cohorts = [await flags.cohort(f"u{n}") for n in range(200)]
     assert {str(cohort) for cohort in cohorts} == {str(shadow), str(firestore_only())}
     assert 5 < cohorts.count(shadow) < 40
+
+
+def test_a_gateway_that_tries_to_open_leaves_no_apps_behind(tmp_path: Path) -> None:
+    """Firebase's SDK keeps every app that was ever made; a function tries anew at each call."""
+    FileTemplates(tmp_path / "a.json")
+    before = set(firebase_admin._apps)
+    FetchedTemplates("storemirror-apps")
+    FileTemplates(tmp_path / "a.json")
+    assert set(firebase_admin._apps) == before

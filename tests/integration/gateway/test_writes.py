@@ -9,6 +9,7 @@ import pytest
 
 from storemirror.clock import datetime_from_us
 from storemirror.event.value import encode_fields
+from storemirror.gateway.wire import PARTICIPANTS_MAX_COUNT
 from storemirror.source.port import Write
 from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.gateway.world import CallFailed, GatewayWorld, running_gateway
@@ -289,3 +290,16 @@ async def test_ids_may_be_as_long_as_they_are_declared(
         ):
             with pytest.raises(CallFailed, match=f"1 to {MESSAGE_LENGTH} characters"):
                 await world.call("ann", SEND, **call)
+
+
+async def test_a_crowd_cannot_be_written_to(world: GatewayWorld) -> None:
+    """Every other participant is a billed read at each send, and a client can add any number."""
+    people = ["ann", *(f"user-{number}" for number in range(PARTICIPANTS_MAX_COUNT + 1))]
+    crowd = {"participantIds": people, "createdAt": datetime_from_us(1_000_000)}
+    await write(world, "conversations/crowd", crowd)
+    with pytest.raises(CallFailed) as refused:
+        await world.call("ann", SEND, conversationId="crowd", messageId="m1", body="hi")
+    assert refused.value.status == "FAILED_PRECONDITION"
+    await write(world, "conversations/crowd", {**crowd, "participantIds": people[:-1]})
+    sent = await world.call("ann", SEND, conversationId="crowd", messageId="m1", body="hi")
+    assert sent["message"]["body"] == "hi"
