@@ -18,6 +18,7 @@ from bench.workload import SOURCE, Workload
 from storemirror.apply.decode import EventDecoder
 from storemirror.apply.lanes import lane_of
 from storemirror.apply.port import WriterSettings
+from storemirror.sql.parents import Keys, KnownParents
 from storemirror.sql.port import RowEvent
 from storemirror.sql.postgres.batch import BatchEncoder
 from storemirror.sql.postgres.connection import Connection, psycopg, sql
@@ -34,6 +35,7 @@ class _SqlBatch:
     """One transaction of the procedures, its arguments ready."""
 
     parents: str
+    wanted: Keys
     #: Procedure and its events.
     calls: Sequence[tuple[sql.Composed, str]]
 
@@ -59,9 +61,11 @@ async def prepare_same_sql(
     del lanes
     connections = [await _connect(mirror) for _ in batches]
 
+    parents = KnownParents(mirror.model)
+
     async def run() -> None:
         await asyncio.gather(
-            *(_send_all(mirror, c, b) for c, b in zip(connections, batches, strict=True))
+            *(_send_all(mirror, c, b, parents) for c, b in zip(connections, batches, strict=True))
         )
         for conn in connections:
             await conn.close()
@@ -77,11 +81,13 @@ def _sql_batch(mirror: BenchMirror, encoder: BatchEncoder, events: Sequence[RowE
             procedure = mirror.rendering.procedure_parts(f"{verb}DmMessage")
             call = sql.SQL("SELECT outcome FROM {}(%s::jsonb)").format(sql.Identifier(*procedure))
             calls.append((call, encoder.events_json(chosen)))
-    parents = encoder.keys_json({"DmConversation": {event.key[:1] for event in events}})
-    return _SqlBatch(parents, calls)
+    wanted = {"DmConversation": {event.key[:1] for event in events}}
+    return _SqlBatch(encoder.keys_json(wanted), wanted, calls)
 
 
-async def _send_all(mirror: BenchMirror, conn: Connection, batches: deque[_SqlBatch]) -> None:
+async def _send_all(
+    mirror: BenchMirror, conn: Connection, batches: deque[_SqlBatch], parents: KnownParents
+) -> None:
     lock = sql.SQL("SELECT {}(%s::jsonb)").format(
         sql.Identifier(*mirror.rendering.procedure_parts("LockRows"))
     )
@@ -90,8 +96,15 @@ async def _send_all(mirror: BenchMirror, conn: Connection, batches: deque[_SqlBa
     )
     while batches:
         batch = batches.popleft()
-        while not await _sent(conn, batch, lock):
-            await conn.execute(ensure, (batch.parents,))
+        makes_first = bool(parents.to_make_first(batch.wanted))
+        while makes_first or not await _sent(conn, batch, lock):
+            if not makes_first:
+                parents.note_missing()
+            cursor = await conn.execute(ensure, (batch.parents,))
+            [(made,)] = await cursor.fetchall()
+            parents.note_made(made)
+            makes_first = False
+        parents.note_there(batch.wanted)
 
 
 async def _sent(conn: Connection, batch: _SqlBatch, lock: sql.Composed) -> bool:
