@@ -41,8 +41,7 @@ NewId = Annotated[
         min_length=1,
         max_length=1_500,
         pattern=_ID,
-        description="Can be the id of a document; at most as long as the app declares ids, 128"
-        " characters by default.",
+        description="Can be the id of a document; at most as long as the app declares ids.",
     ),
 ]
 UserId = Annotated[
@@ -116,7 +115,8 @@ class ListMessages(Request, frozen=True, kw_only=True):
 class OpenConversation(Request, frozen=True, kw_only=True):
     """Begin a conversation; repeated with the same id and participants it changes nothing."""
 
-    #: Null: the gateway chooses one; then a repeated call opens a second conversation.
+    #: Null: the gateway chooses one; then a repeated call opens a second conversation.  At most as
+    #: long as declared, 128 characters by default.
     conversation_id: NewId | None = None
     #: Who takes part; the caller does anyway.
     participant_ids: Annotated[
@@ -131,6 +131,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     mode: WriteMode = WriteMode.SEND
     conversation_id: KnownId
     #: With mode "send": repeated with the same id it sends one message.  With "mirror": required.
+    #: At most as long as declared, 128 characters by default.
     message_id: NewId | None = None
     body: Body | None = None
     attachments: Attachments | None = None

@@ -22,13 +22,21 @@ def refused(sent: Mapping[str, object], kind: type[wire.Request]) -> str:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", ".", "..", "a/b", "__x__", "____", "a\nb", "\x00", "\x7f", "x" * 129]
+    "wrong", ["", ".", "..", "a/b", "__x__", "____", "a\nb", "\x00", "\x7f", "x" * 1_501]
 )
 def test_an_id_that_firestore_refuses_is_refused_first(wrong: str) -> None:
     """Else the write would fail halfway, and the client be told of our trouble."""
     refused({**SEND, "messageId": wrong, "body": "x"}, wire.SendMessage)
     refused({"target": wrong}, wire.ChangeEdge)
     refused({"participantIds": [wrong]}, wire.OpenConversation)
+
+
+def test_a_users_id_is_at_most_as_long_as_firebases() -> None:
+    """How long other ids may be is declared, and seen to where the declaration is known."""
+    refused({"target": "x" * 129}, wire.ChangeEdge)
+    refused({"participantIds": ["x" * 129]}, wire.OpenConversation)
+    sent = {**SEND, "messageId": "x" * 1_500, "body": "x"}
+    assert request_of(sent, wire.SendMessage).message_id == "x" * 1_500
 
 
 @pytest.mark.parametrize("good", ["a", "...", "__x", "x__", "_", "é", "💬", "a b", "x" * 128])
