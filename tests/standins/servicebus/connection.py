@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tests.standins.servicebus.codec import Array, Symbol, UByte, UInt, UShort, decode, frame
 from tests.standins.servicebus.link import (
@@ -54,8 +54,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Of no class of asyncio's on libuv's loop, with the same methods.
+        self._transport = cast("asyncio.Transport", transport)
         self.standin.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
