@@ -10,16 +10,21 @@ from realtime_mirror.deployment import options_of
 from realtime_mirror.loop import LOOP
 from realtime_mirror.settings import load
 from storemirror.apply.drain import DrainStats
+from storemirror.apply.put_back import DeadLetterRound
 from storemirror.wiring import Parts
 
 #: How long the batch in hand, and what is opened, may take beside the draining itself.
 _SPARE_S: Final = 60
+#: How far the runs of this instance have looked at dead letters.
+_DEAD_LETTERS: Final = DeadLetterRound()
 
 
 async def drain() -> DrainStats:
-    """Drain once, on connections of its own: one run owes nothing to the one before."""
+    """Drain once, on connections of its own: one run owes the one before nothing else."""
     async with Parts(load()) as parts:
-        return await parts.drain(max_duration_s=load().functions.drain_within_s)
+        return await parts.drain(
+            max_duration_s=load().functions.drain_within_s, dead_letters=_DEAD_LETTERS
+        )
 
 
 @scheduler_fn.on_schedule(

@@ -138,7 +138,7 @@ async def test_a_document_too_large_for_a_message_is_mirrored(namespace: Namespa
 COMMANDS = {
     "bus status": "cannot count subscription 'sql-writer' of topic 'realtime-mirror'",
     "dlq list": "cannot look at the dead letters of subscription 'sql-writer' of topic 'realtime-",
-    "drain": "cannot look at the dead letters of subscription 'sql-writer' of topic 'realtime-",
+    "drain": "cannot count subscription 'sql-writer' of topic 'realtime-mirror'",
     "writer": "cannot receive from subscription 'sql-writer' of topic 'realtime-mirror'",
     "backfill --yes": "cannot count subscription 'sql-writer' of topic 'realtime-mirror'",
 }

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import structlog
 
 from storemirror.apply.port import BatchObserver, Reread, StepHook, WriterSettings
-from storemirror.apply.put_back import PutBack
+from storemirror.apply.put_back import DeadLetterRound, PutBack
 from storemirror.apply.readiness import check_ready, refuse_if_off
 from storemirror.apply.retry import cancel, first_of
 from storemirror.apply.stats import WriterStats
@@ -35,6 +34,8 @@ from storemirror.telemetry import LogEvent
 
 #: How long to wait for another delivery before the depth is looked at.
 _RECEIVE_WAIT_S: Final = 0.2
+#: Share of the time in which only receiving is done, unless nothing waits before that.
+_RECEIVING_FIRST_SHARE: Final = 1 / 2
 
 _log = structlog.get_logger(__name__)
 
@@ -87,22 +88,26 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     subscription: str = SUBSCRIPTION_SQL_WRITER,
     hooks: StepHook | None = None,
     on_batch: BatchObserver | None = None,
+    dead_letters: DeadLetterRound | None = None,
 ) -> DrainStats:
     """
     Apply until nothing waits, or for `max_duration_s`.
 
-    What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.
+    What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.  That
+    begins when nothing waits, or half of the time is over, and goes on beside receiving.
     What the bus does not take again stays there, and the log names it.
 
     `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
-    or once `stop` is set nothing more is received.  The rest: see `create_sql_writer_processor`.
+    or once `stop` is set nothing more is received.  `dead_letters` is to be the same for all drains
+    of a process; without it this one looks at all of them while there is time.  The rest: see
+    `create_sql_writer_processor`.
 
     Raises:
         SwitchedOff: nothing was received.
         SqlUnavailable: SQL did not answer at the start; nothing was received.
         SchemaMismatch: what was held was given back.
         ClockSkewed: likewise.
-        BusUnavailable: the depth could not be read.
+        BusUnavailable, BusRefused: the depth could not be read; at the start: nothing was received.
     """
     refuse_if_off(is_mirror_on=settings.is_mirror_on)
     begun_s = clock.monotonic_s()
@@ -121,12 +126,14 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         hooks=hooks,
         on_batch=on_batch,
     )
-    ended = stop or asyncio.Event()
-    resubmitted = await _run(processor, admin, subscription, clock, max_duration_s, ended)
+    # Asked for its errors: a bus that does not answer would be waited for while receiving.
+    await admin.stats(subscription)
+    put_back = PutBack(admin, subscription, dead_letters or DeadLetterRound(max_count=None))
+    await _run(processor, put_back, clock, max_duration_s, stop or asyncio.Event())
     drained = _drain_stats(
         processor.stats,
         await admin.stats(subscription),
-        resubmitted=resubmitted,
+        resubmitted=put_back.count,
         verified=await mirror.clear_overtaken(),
         duration_s=clock.monotonic_s() - begun_s,
     )
@@ -140,22 +147,37 @@ drain_realtime_mirror_queue = drainRealtimeMirrorQueue
 
 async def _run(
     processor: SqlWriterProcessor,
-    admin: BusAdmin,
-    subscription: str,
+    put_back: PutBack,
     clock: Clock,
     max_duration_s: float,
     asked: asyncio.Event,
-) -> int:
-    """Resubmit and apply until nothing waits or the time is over; gives the resubmitted ones."""
-    stop = asyncio.Event()
-    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s, asked))
-    try:
-        put_back = PutBack(admin, subscription)
+) -> None:
+    """Apply and put back until nothing waits or the time is over."""
+    stop, quiet = asyncio.Event(), asyncio.Event()
+
+    async def put_back_later() -> None:
+        first_s = max_duration_s * _RECEIVING_FIRST_SHARE
+        await first_of(quiet.wait(), stop.wait(), clock.sleep(first_s))
         await put_back.run(stop)
-        await processor.run(stop, on_idle=_set_when_empty(stop, admin, subscription))
+
+    timer = asyncio.create_task(_set_after(stop, clock, max_duration_s, asked))
+    putting_back = asyncio.create_task(put_back_later())
+
+    async def look() -> None:
+        # Before the depth: what is put back in between would be left behind.
+        is_put_back = putting_back.done()
+        is_waited_for = quiet.is_set() and not is_put_back
+        if is_waited_for or await put_back.depth() > 0:
+            return
+        quiet.set()
+        if is_put_back:
+            stop.set()
+
+    try:
+        await processor.run(stop, on_idle=look)
+        await putting_back
     finally:
-        await cancel([timer])
-    return put_back.count
+        await cancel([timer, putting_back])
 
 
 def _drain_stats(
@@ -176,18 +198,6 @@ def _drain_stats(
         oldest_age_s=left.oldest_age_s,
         duration_s=round(duration_s, 3),
     )
-
-
-def _set_when_empty(
-    stop: asyncio.Event, admin: BusAdmin, subscription: str
-) -> Callable[[], Awaitable[None]]:
-    """Give what the processor asks each time it has nothing to do."""
-
-    async def look() -> None:
-        if (await admin.stats(subscription)).depth == 0:
-            stop.set()
-
-    return look
 
 
 async def _set_after(

@@ -230,11 +230,21 @@ class MemoryBusAdmin:
         return (await self.stats(subscription)).oldest_age_s
 
     async def peek_dead_letters(
-        self, subscription: str, *, limit: int, after_sequence_number: int = 0
+        self,
+        subscription: str,
+        *,
+        limit: int,
+        after_sequence_number: int = 0,
+        with_acknowledged: bool = True,
     ) -> list[DeadLetter]:
         """See `BusAdmin.peek_dead_letters`."""
         letters = self._bus.queue(self._topic, subscription).dead_letters
-        numbers = sorted(number for number in letters if number > after_sequence_number)
+        numbers = sorted(
+            number
+            for number, letter in letters.items()
+            if number > after_sequence_number
+            and (with_acknowledged or letter.acknowledged_reason is None)
+        )
         return [letters[number] for number in numbers[:limit]]
 
     async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:

@@ -273,9 +273,18 @@ class BusAdmin(Protocol):
         ...
 
     async def peek_dead_letters(
-        self, subscription: str, *, limit: int, after_sequence_number: int = 0
+        self,
+        subscription: str,
+        *,
+        limit: int,
+        after_sequence_number: int = 0,
+        with_acknowledged: bool = True,
     ) -> list[DeadLetter]:
-        """Look at dead letters, by rising sequence number, without a lock."""
+        """
+        Look at dead letters, by rising sequence number, without a lock.
+
+        `with_acknowledged` costs, on Service Bus, reading all that were acknowledged.
+        """
         ...
 
     async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:

@@ -71,7 +71,7 @@ _PEEK: Final = """
            delivery_count, enqueued_at_us, dead_lettered_at_us, acknowledged_reason
     FROM bus.dead_letter
     WHERE subscription_id = (bus.find_subscription(%s, %s)).subscription_id
-      AND sequence_number > %s
+      AND sequence_number > %s AND (%s OR acknowledged_reason IS NULL)
     ORDER BY sequence_number LIMIT %s
 """
 _ACKNOWLEDGE: Final = """
@@ -159,11 +159,17 @@ class PostgresBusAdmin:
         return (await self.stats(subscription)).oldest_age_s
 
     async def peek_dead_letters(
-        self, subscription: str, *, limit: int, after_sequence_number: int = 0
+        self,
+        subscription: str,
+        *,
+        limit: int,
+        after_sequence_number: int = 0,
+        with_acknowledged: bool = True,
     ) -> list[DeadLetter]:
         """See `BusAdmin.peek_dead_letters`."""
+        topic, after = self._session.topic, after_sequence_number
         rows = await self._session.rows(
-            _PEEK, (self._session.topic, subscription, after_sequence_number, limit)
+            _PEEK, (topic, subscription, after, with_acknowledged, limit)
         )
         return [
             DeadLetter(

@@ -125,10 +125,20 @@ class ServiceBusAdmin:
         return enqueued_at_us(browsed[0]) if browsed else None
 
     async def peek_dead_letters(
-        self, subscription: str, *, limit: int, after_sequence_number: int = 0
+        self,
+        subscription: str,
+        *,
+        limit: int,
+        after_sequence_number: int = 0,
+        with_acknowledged: bool = True,
     ) -> list[DeadLetter]:
         """See `BusAdmin.peek_dead_letters`.  When each was set aside the service does not tell."""
-        return await self._dead_letters.peek(subscription, limit=limit, after=after_sequence_number)
+        return await self._dead_letters.peek(
+            subscription,
+            limit=limit,
+            after=after_sequence_number,
+            with_acknowledged=with_acknowledged,
+        )
 
     async def resubmit(self, subscription: str, sequence_number: int, *, run: str) -> str:
         """See `BusAdmin.resubmit`."""

@@ -63,13 +63,16 @@ class DeadLetters:
 
     # Looking
 
-    async def peek(self, subscription: str, *, limit: int, after: int) -> list[DeadLetter]:
-        """Give dead letters above a number, by rising number."""
+    async def peek(
+        self, subscription: str, *, limit: int, after: int, with_acknowledged: bool = True
+    ) -> list[DeadLetter]:
+        """Give dead letters above a number, by rising number; acknowledged ones are all read."""
         # In this order: what is acknowledged meanwhile is seen in one of both places.
         letters = await self.browse(_dead(subscription), start=after + 1, limit=limit)
+        acknowledged = await self._acknowledged(subscription) if with_acknowledged else []
         found = {
             letter.sequence_number: letter
-            for letter in await self._acknowledged(subscription)
+            for letter in acknowledged
             if letter.sequence_number > after
         }
         # Acknowledged only in part: its copy is there, and it still is among the dead letters.
@@ -179,10 +182,14 @@ class DeadLetters:
                 ) from exc
 
     async def _find(self, subscription: str, number: int) -> DeadLetter:
-        letters = await self.peek(subscription, limit=1, after=number - 1)
-        if not letters or letters[0].sequence_number != number:
-            raise _unknown(subscription, number)
-        return letters[0]
+        # Acknowledged ones are read only for one that is not among the others.
+        for with_acknowledged in (False, True):
+            letters = await self.peek(
+                subscription, limit=1, after=number - 1, with_acknowledged=with_acknowledged
+            )
+            if letters and letters[0].sequence_number == number:
+                return letters[0]
+        raise _unknown(subscription, number)
 
     async def remove(self, subscription: str, numbers: Sequence[int]) -> list[int]:
         """See `BusAdmin.remove_dead_letters`."""

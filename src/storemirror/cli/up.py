@@ -11,6 +11,7 @@ import typer
 
 from storemirror import loop
 from storemirror.apply.drain import DrainStats
+from storemirror.apply.put_back import DeadLetterRound
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.retry import first_of
 from storemirror.apply.schedule import drain_on_schedule
@@ -44,7 +45,7 @@ async def _run(parts: Parts) -> Mapping[str, object]:
     async with parts:
         await intake.open()
         writer = await parts.writer()
-        drain = await parts.drainer()
+        drain = await parts.drainer(DeadLetterRound())
         drains = _Drains()
 
         async def write(stop: asyncio.Event) -> None:

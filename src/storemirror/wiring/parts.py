@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from storemirror.apply.drain import DrainStats, drain_realtime_mirror_queue
 from storemirror.apply.port import BatchObserver, StepHook, WriterSettings
+from storemirror.apply.put_back import DeadLetterRound
 from storemirror.apply.readiness import refuse_if_off
 from storemirror.apply.schedule import Drain
 from storemirror.apply.writer import SqlWriterProcessor, create_sql_writer_processor
@@ -274,7 +275,9 @@ class Parts:
         """Give what reads documents again."""
         return SourceReread(await self.store(), self.model, source=self.source)
 
-    async def drain(self, *, max_duration_s: float) -> DrainStats:
+    async def drain(
+        self, *, max_duration_s: float, dead_letters: DeadLetterRound | None = None
+    ) -> DrainStats:
         """
         Apply what waits; see `storemirror.apply.drain`.
 
@@ -283,7 +286,7 @@ class Parts:
         """
         refuse_if_off(is_mirror_on=self.settings.is_mirror_on)
         self.require(*self.applying_settings)
-        drain_once = await self.drainer()
+        drain_once = await self.drainer(dead_letters)
         return await drain_once(max_duration_s=max_duration_s, stop=asyncio.Event())
 
     async def writer(
@@ -316,7 +319,7 @@ class Parts:
             on_batch=on_batch,
         )
 
-    async def drainer(self) -> Drain:
+    async def drainer(self, dead_letters: DeadLetterRound | None = None) -> Drain:
         """Give what drains the writer's subscription, as often as it is called."""
         return partial(
             drain_realtime_mirror_queue,
@@ -330,6 +333,7 @@ class Parts:
             reread=await self.reread(),
             settings=self.writer_settings(),
             subscription=self.subscription,
+            dead_letters=dead_letters,
         )
 
     async def deliveries(self) -> Deliveries:

@@ -98,6 +98,16 @@ async def test_dead_letters_are_read_page_by_page(
     assert [letter.sequence_number for letter in first + rest] == numbers
 
 
+async def test_what_was_acknowledged_need_not_be_looked_at(
+    bus: BusUnderTest, publisher: Publisher, consumer: Consumer
+) -> None:
+    """On Service Bus it is elsewhere, and all of it is read for each look.  Refs #5."""
+    numbers = await set_aside(publisher, consumer, *messages(4))
+    await bus.admin.acknowledge(WRITER, numbers[1], reason="test data")
+    letters = await bus.admin.peek_dead_letters(WRITER, limit=2, with_acknowledged=False)
+    assert [letter.sequence_number for letter in letters] == [numbers[0], numbers[2]]
+
+
 async def test_a_resubmitted_message_comes_again_under_a_new_id(
     bus: BusUnderTest, publisher: Publisher, consumer: Consumer
 ) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
+from azure.servicebus import ServiceBusReceivedMessage
 from structlog.testing import capture_logs
 
+from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER
+from storemirror.bus.servicebus_dead_letters import DeadLetters
+from storemirror.bus.servicebus_provision import acknowledged_name
 from storemirror.errors import BusRefused, BusUnavailable, MessageRefused, StoreMirrorError
 from storemirror.telemetry import LogEvent
-from tests.integration.apply.pipe import Pipe, a_chat_message, open_pipe
+from tests.integration.apply.pipe import HOUR_S, Pipe, UntilTold, a_chat_message, open_pipe
 from tests.integration.apply.test_drain import drain, use_up_deliveries
 from tests.standins.servicebus.faults import QUOTA, TOO_LARGE
 from tests.support.databases import Databases
@@ -106,3 +111,66 @@ async def test_a_bus_that_does_not_answer_leaves_the_rest_to_the_next_drain(
     (told,) = [log for log in logs if log["event"] == LogEvent.RESUBMITTING_FAILED.value]
     assert told["error"] == "busy"
     assert len(await pipe.dead_letters()) == 2
+
+
+async def test_what_waits_is_received_first(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows follow the app; what was set aside hours ago can wait another second.  Refs #5."""
+    await after_an_outage(pipe)
+    resubmit = pipe.admin.resubmit
+    depths: list[int] = []
+
+    async def note_depth(subscription: str, sequence_number: int, *, run: str) -> str:
+        depths.append((await pipe.stats()).depth)
+        return await resubmit(subscription, sequence_number, run=run)
+
+    monkeypatch.setattr(pipe.admin, "resubmit", note_depth)
+    drained = await drain(pipe)
+    assert depths[0] == 0
+    assert (drained.resubmitted, drained.is_drained) == (len(SET_ASIDE), True)
+    await pipe.assert_mirrors([*SET_ASIDE, *WAITING])
+
+
+class HalfOver(UntilTold):
+    """A clock by which half of the hour is over at once."""
+
+    async def sleep(self, duration_s: float) -> None:
+        if duration_s != HOUR_S / 2:
+            await super().sleep(duration_s)
+
+
+async def test_a_queue_that_is_never_empty_keeps_nothing_set_aside(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy writer beside the drainer always has something in hand."""
+    await after_an_outage(pipe)
+    await pipe.new_consumer().receive(1, max_wait_s=1.0)
+    resubmit, is_over = pipe.admin.resubmit, asyncio.Event()
+
+    async def resubmit_one(subscription: str, sequence_number: int, *, run: str) -> str:
+        is_over.set()
+        return await resubmit(subscription, sequence_number, run=run)
+
+    monkeypatch.setattr(pipe.admin, "resubmit", resubmit_one)
+    drained = await drain(pipe, max_duration_s=HOUR_S, clock=HalfOver(is_over))
+    assert drained.resubmitted > 0
+    assert not drained.is_drained
+
+
+async def test_resubmitting_reads_nothing_that_was_acknowledged(
+    azure: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever acknowledges thousands would pay for them with each dead letter.  Refs #5."""
+    numbers = await after_an_outage(azure)
+    await azure.admin.acknowledge(SUBSCRIPTION_SQL_WRITER, numbers[0], reason="test data")
+    browse = DeadLetters.browse
+    browsed: list[str] = []
+
+    async def note_path(
+        letters: DeadLetters, path: str, *, start: int, limit: int
+    ) -> list[ServiceBusReceivedMessage]:
+        browsed.append(path)
+        return await browse(letters, path, start=start, limit=limit)
+
+    monkeypatch.setattr(DeadLetters, "browse", note_path)
+    assert (await drain(azure)).resubmitted == 2
+    assert acknowledged_name(SUBSCRIPTION_SQL_WRITER) not in browsed
