@@ -11,7 +11,8 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │   ├── BusUnavailable
     │   │   └── SettledInPart           of some deliveries; nobody knows of the others
     │   ├── SqlUnavailable
-    │   │   └── RebaseUnderWay          the mirror takes no events for a while; nothing written
+    │   │   ├── RebaseUnderWay          the mirror takes no events for a while; nothing written
+    │   │   └── SchemaLocked            others use the tables to be changed; says what was changed
     │   ├── SourceUnavailable
     │   └── ParentMissing               a purge struck between stubs and locks; nothing written
     ├── DatabaseRefused             5   SQL said no, and not because of an event; nothing written
@@ -165,6 +166,15 @@ class RebaseUnderWay(SqlUnavailable):
 
     hint = (
         "Wait for `storemirror rebase` to end; if it was stopped or killed, give the command again."
+    )
+
+
+class SchemaLocked(SqlUnavailable):
+    """Others use the tables that a change of the schema needs to itself; it was rolled back."""
+
+    hint = (
+        "Let the sessions named above end (a dump, a report, a transaction left open), or end them,"
+        " then run `storemirror schema apply` again: it does what is left."
     )
 
 

@@ -284,7 +284,7 @@ class SchemaAdmin(Protocol):
         """
         Install or upgrade; idempotent.  Tables and columns are never dropped.
 
-        Writers wait meanwhile.
+        Writers wait meanwhile.  Where nothing is to do, nothing is locked and nobody waits.
 
         Args:
             may_alter_columns: whether columns that are there may get another form, where every
@@ -294,6 +294,7 @@ class SchemaAdmin(Protocol):
         Raises:
             SchemaBoundElsewhere: the schema is bound to another Firestore; nothing was changed.
             SchemaChangeRefused: something stands in the way; nothing was changed.
+            SchemaLocked: others use the tables; it says what was changed.
         """
         ...
 

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
+from storemirror.clock import Clock, SystemClock
 from storemirror.errors import SchemaBoundElsewhere, SchemaChangeRefused, SchemaMismatch
 from storemirror.model.entity import Entity
 from storemirror.sql.catalogue import FoundSchema, WantedSchema
 from storemirror.sql.names import snake_case
+from storemirror.sql.patience import Deployment, LockHolder, LockPatience, patiently
 from storemirror.sql.plan import SchemaPlan
 from storemirror.sql.planning import decide_differences, decide_plan, other_firestore
 from storemirror.sql.port import SchemaStatus
@@ -33,13 +35,39 @@ _WRITTEN_TYPES: Final[Mapping[str, sql.SQL]] = {
     "bigint": sql.SQL("bigint"),
     "double precision": sql.SQL("double precision"),
 }
+#: Who has a table of the schema, or the writers' lock, and had begun before it was waited for: the
+#: oldest first, a few.  Another role's begin is hidden from a user without rights; it is listed.
+_HOLDERS: Final = """
+SELECT a.pid, COALESCE(NULLIF(a.application_name, ''), a.backend_type, '')
+FROM pg_stat_activity a
+WHERE a.pid <> pg_backend_pid()
+    AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - %s * interval '1 ms')
+    AND EXISTS (
+        SELECT 1 FROM pg_locks l
+        LEFT JOIN pg_class c ON c.oid = l.relation AND l.locktype = 'relation'
+        LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE l.pid = a.pid AND l.granted
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+            AND (n.nspname = %s OR (l.locktype = 'advisory' AND l.objsubid = 1
+                AND (l.classid::bigint << 32) + l.objid::bigint = %s))
+    )
+ORDER BY a.xact_start NULLS LAST, a.pid
+LIMIT 5
+"""
 
 
 class PostgresSchema:
     """See `storemirror.sql.port.SchemaAdmin`."""
 
     def __init__(
-        self, database: Database, rendering: Rendering, *, project: str, store: str
+        self,
+        database: Database,
+        rendering: Rendering,
+        *,
+        project: str,
+        store: str,
+        patience: LockPatience | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """
         Name the parts; nothing is opened here.
@@ -49,8 +77,12 @@ class PostgresSchema:
             rendering: what is to be installed.
             project: Firestore project that this mirror is of.
             store: Firestore database in it.
+            patience: for how long a change may stand in the way of others.
+            clock: for the pauses between two tries; by default the machine's.
         """
         self._database = database
+        self._patience = patience or LockPatience()
+        self._clock = clock or SystemClock()
         self._rendering = rendering
         self._project = project
         self._store = store
@@ -68,27 +100,45 @@ class PostgresSchema:
         on_planned: Callable[[SchemaPlan], None] | None = None,
     ) -> SchemaStatus:
         """See `SchemaAdmin.apply`."""
+        deployment = Deployment(on_planned)
+        await patiently(
+            lambda: self._deploy(deployment, may_alter_columns=may_alter_columns),
+            self._patience,
+            self._clock,
+        )
+        return await self.status()
+
+    async def _deploy(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
         async with self._database.connection() as conn, self._deploying(conn):
             plan = await self._plan(conn, may_alter_columns=may_alter_columns)
             if plan.is_refused:
                 listed = _listed([str(refusal) for refusal in plan.refusals])
                 raise SchemaChangeRefused(f"{listed}; nothing was changed")
-            if on_planned is not None:
-                on_planned(plan)
-            async with self._changing(conn):
-                for alteration in plan.alterations:
-                    await conn.execute(self._alteration(alteration))
-                await conn.execute(self._rendering.indexes_sql().encode())
-                await conn.execute(self._rendering.tables_sql().encode())
-                await conn.execute(self._rendering.procedures_sql().encode())
-            # In a second transaction, so that readers are not locked out while roll-ups are
-            # computed.  Until it commits nothing is registered, and so no writer runs on rows
-            # that are half adopted; when it does not, the next apply does it.
-            async with self._changing(conn):
-                await conn.execute(self._rendering.adopt_sql().encode())
-                await self._register(conn)
-                await conn.execute(self._rendering.constraints_sql().encode())
-        return await self.status()
+            deployment.tell(plan)
+            # Even where nothing is added, the statements lock every table.  What the plan cannot
+            # see is installed with another `SCHEMA_VERSION`.
+            if plan.is_empty:
+                return
+            try:
+                await self._change(conn, plan, deployment)
+            except psycopg.errors.LockNotAvailable as exc:
+                raise deployment.locked(await self._holders(conn), self._patience) from exc
+
+    async def _change(self, conn: Connection, plan: SchemaPlan, deployment: Deployment) -> None:
+        async with self._changing(conn):
+            for alteration in plan.alterations:
+                await conn.execute(self._alteration(alteration))
+            await conn.execute(self._rendering.indexes_sql().encode())
+            await conn.execute(self._rendering.tables_sql().encode())
+            await conn.execute(self._rendering.procedures_sql().encode())
+        deployment.has_changed = True
+        # In a second transaction, so that readers are not locked out while roll-ups are
+        # computed.  Until it commits nothing is registered, and so no writer runs on rows
+        # that are half adopted; when it does not, the next apply does it.
+        async with self._changing(conn):
+            await conn.execute(self._rendering.adopt_sql().encode())
+            await self._register(conn)
+            await conn.execute(self._rendering.constraints_sql().encode())
 
     async def status(self) -> SchemaStatus:
         """See `SchemaAdmin.status`."""
@@ -173,9 +223,17 @@ class PostgresSchema:
         wanted it afterwards to recompute, would deadlock with the writer.
         """
         async with conn.transaction():
+            await conn.execute(
+                "SELECT set_config('lock_timeout', %s, true)", (str(self._patience.wait_ms),)
+            )
             await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.purge_lock,))
             await conn.execute("SET LOCAL client_min_messages = warning")
             yield
+
+    async def _holders(self, conn: Connection) -> list[LockHolder]:
+        bound = (self._patience.wait_ms, self._rendering.schema_name, self._rendering.purge_lock)
+        records = await (await conn.execute(_HOLDERS, bound)).fetchall()
+        return [LockHolder(session_id=pid, application=name) for pid, name in records]
 
     def _alteration(self, refusal: Refusal) -> sql.Composed:
         """Write down a change of a column that keeps every value."""
