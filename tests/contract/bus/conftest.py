@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,17 +17,19 @@ from tests.contract.bus.under_test import (
     PostgresUnderTest,
 )
 from tests.standins.servicebus import running_standin
+from tests.support.databases import Databases
+from tests.support.templates import new_bus_dsn
 
 
 @pytest.fixture
 async def postgres_bus(
-    new_database: Callable[[], Awaitable[str]],
+    new_database: Databases,
 ) -> AsyncIterator[PostgresUnderTest]:
     """Give a PostgreSQL bus in a database of its own."""
-    dsn = await new_database()
+    dsn = await new_bus_dsn(new_database, TOPIC_SPEC)
     database = Database(dsn, BUS, max_size=12)
+    await database.open()
     bus = PostgresUnderTest(dsn, database)
-    await bus.admin.provision(TOPIC_SPEC)
     yield bus
     await bus.aclose()
     await database.aclose()

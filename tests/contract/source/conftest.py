@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,15 +19,15 @@ from storemirror.source.firestore import (
 )
 from storemirror.source.port import DocumentStore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
+from tests.support.databases import Databases
 from tests.support.faulty_firestore import FaultyFirestore, faulty_firestore
-
-NewDatabase = Callable[[], Awaitable[str]]
+from tests.support.templates import new_documents_dsn
 
 
 @pytest.fixture
-async def database(new_database: NewDatabase) -> AsyncIterator[Database]:
-    """An empty database of its own, for tests that look behind the port."""
-    opened = Database(await new_database(), DOCUMENTS, max_size=12)
+async def database(new_database: Databases) -> AsyncIterator[Database]:
+    """A database of its own, prepared and empty, for tests that look behind the port."""
+    opened = Database(await new_documents_dsn(new_database), DOCUMENTS, max_size=12)
     await opened.open()
     yield opened
     await opened.aclose()
@@ -36,9 +36,7 @@ async def database(new_database: NewDatabase) -> AsyncIterator[Database]:
 @pytest.fixture
 async def embedded(database: Database) -> EmbeddedDocumentStore:
     """The embedded store, closed with its database."""
-    store = EmbeddedDocumentStore(database)
-    await store.prepare()
-    return store
+    return EmbeddedDocumentStore(database)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from storemirror.source.relay import TriggerRelay
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
 from tests.support.databases import Databases
 from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, installed_mirror, new_mirror
+from tests.support.templates import new_bus_dsn, new_documents_dsn
 
 SOURCE: Final = source_of(PROJECT, STORE)
 Pending = Callable[[int], Awaitable[int]]
@@ -128,14 +129,14 @@ async def running_world(
         adopted_dsn: where tables of the mirror are already; None: in a new database.
     """
     async with contextlib.AsyncExitStack() as stack:
-        documents_dsn, bus_dsn = await new_database(), await new_database()
+        documents_dsn = await new_documents_dsn(new_database)
+        bus_dsn = await new_bus_dsn(new_database, TopicSpec())
         documents = Database(documents_dsn, DOCUMENTS, max_size=6)
         bus = Database(bus_dsn, BUS, max_size=6)
         for database in (documents, bus):
             await database.open()
             stack.push_async_callback(database.aclose)
         store = EmbeddedDocumentStore(documents)
-        await store.prepare()
         under_test = await stack.enter_async_context(
             installed_mirror(model, adopted_dsn)
             if adopted_dsn is not None
@@ -144,5 +145,4 @@ async def running_world(
         world = World(model, store, bus, under_test, documents_dsn=documents_dsn, bus_dsn=bus_dsn)
         stack.push_async_callback(world.publisher.aclose)
         stack.push_async_callback(world.consumer.aclose)
-        await world.admin.provision(TopicSpec())
         yield world
