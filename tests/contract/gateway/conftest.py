@@ -16,6 +16,7 @@ from storemirror.sql.postgres.connection import DOCUMENTS, Database
 from tests.contract.gateway.sides import DocumentSide, Side, SqlSide
 from tests.support.databases import Databases
 from tests.support.servers import sqlserver_dsn
+from tests.support.templates import new_documents_dsn
 
 
 @pytest.fixture
@@ -27,10 +28,9 @@ def model() -> Model:
 @pytest.fixture
 async def embedded_side(new_database: Databases, model: Model) -> AsyncIterator[Side]:
     """The documents of the embedded store."""
-    database = Database(await new_database(), DOCUMENTS, max_size=8)
+    database = Database(await new_documents_dsn(new_database), DOCUMENTS, max_size=8)
     await database.open()
     store = EmbeddedDocumentStore(database)
-    await store.prepare()
     yield DocumentSide(store, model)
     await store.aclose()
 
@@ -73,9 +73,9 @@ async def sqlserver_side(model: Model) -> AsyncIterator[Side]:
 @pytest.fixture
 async def tsql_side(new_database: Databases, model: Model) -> AsyncIterator[Side]:
     """The mirror of SQL Server, on the stand-in that runs T-SQL; see tests/standins/tsql."""
-    from tests.standins.tsql.installed import installed_on_postgres  # noqa: PLC0415 - as above
+    from tests.standins.tsql.installed import new_on_postgres  # noqa: PLC0415 - as above
 
-    with installed_on_postgres(model, await new_database()) as installed:
+    async with new_on_postgres(model, new_database) as installed:
         yield SqlSide(installed)
 
 

@@ -8,7 +8,6 @@ Source of what it leaves:
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +21,13 @@ from storemirror.model.load import load_model
 from storemirror.model.mapping import JsonScalar, MappedRow
 from storemirror.sql.port import RowEvent, UnverifiedDocument
 from tests.contract.sql.documents import Documents
-from tests.standins.tsql.installed import installed_on_postgres
+from tests.standins.tsql.installed import new_on_postgres
+from tests.support.databases import Databases
 from tests.support.declarations import EVERY_KIND
 from tests.support.tsql_mirrors import SCHEMA, TsqlMirror, tsql_mirror
 
 pytestmark = pytest.mark.postgres
 
-NewDatabase = Callable[[], Awaitable[str]]
 #: Every escape, what looks like one, and what stands for a backslash while they are taken out.
 TEXT: Final = 'a "b" \\ \\n \\" \\\\ \\, \\u0001 \n\r\t\b\f\x01\x0b\x1f\u00e9\U0001f600/,'
 KEY: Final = 'k"\\n\\,\n\x1fz'
@@ -117,7 +116,7 @@ def stored_after(tsql: TsqlMirror) -> list[Any]:
 )
 async def test_a_text_is_stored_as_it_is(
     every_kind: Model,
-    new_database: NewDatabase,
+    new_database: Databases,
     *,
     leaves_escapes: bool,
     fault: tuple[str, str],
@@ -140,7 +139,7 @@ async def test_a_text_is_stored_as_it_is(
 
 @pytest.mark.parametrize("leaves_escapes", [False, True])
 async def test_a_mark_is_stored_and_cleared_by_its_own_key(
-    new_database: NewDatabase, *, leaves_escapes: bool
+    new_database: Databases, *, leaves_escapes: bool
 ) -> None:
     """A document whose id has a quotation mark must not stay in doubt for ever."""
     model, base_us = load_model(), SystemClock().now_us() - 3_600_000_000
@@ -157,7 +156,7 @@ async def test_a_mark_is_stored_and_cleared_by_its_own_key(
         )
         for number in range(2)
     ]
-    with installed_on_postgres(model, await new_database(), leaves_escapes=leaves_escapes) as sql:
+    async with new_on_postgres(model, new_database, leaves_escapes=leaves_escapes) as sql:
         await sql.mirror.mark_unverified(marks)
         await sql.mirror.mark_unverified(marks)
         listed = await sql.mirror.unverified()

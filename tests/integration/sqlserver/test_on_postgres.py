@@ -8,7 +8,7 @@ catalogue, what SQL Server converts and compares otherwise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -29,7 +29,8 @@ from tests.contract.sql import (
 from tests.contract.sql.documents import Documents
 from tests.faults.sql import test_planted_faults
 from tests.schedules import test_random
-from tests.standins.tsql.installed import OnPostgres, installed_on_postgres
+from tests.standins.tsql.installed import OnPostgres, new_on_postgres
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.postgres
 
@@ -98,9 +99,7 @@ def example_count() -> int:
 
 
 @pytest.fixture
-async def sql(
-    model: Model, new_database: Callable[[], Awaitable[str]]
-) -> AsyncIterator[OnPostgres]:
+async def sql(model: Model, new_database: Databases) -> AsyncIterator[OnPostgres]:
     """The built-in entities, installed as `schema apply` does."""
-    with installed_on_postgres(model, await new_database()) as made:
+    async with new_on_postgres(model, new_database) as made:
         yield made

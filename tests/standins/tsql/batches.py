@@ -30,8 +30,19 @@ _RESOURCE = re.compile(r"@Resource = N'([^']*)'")
 class BatchServer(TsqlServer):
     """Takes whole batches with parameters, and gives each result set apart."""
 
-    def __init__(self, conn: psycopg.Connection[Any], *, leaves_escapes: bool = False) -> None:
-        super().__init__(conn, honours_hints=not leaves_escapes, leaves_escapes=leaves_escapes)
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        *,
+        leaves_escapes: bool = False,
+        is_copy: bool = False,
+    ) -> None:
+        super().__init__(
+            conn,
+            honours_hints=not leaves_escapes,
+            leaves_escapes=leaves_escapes,
+            is_copy=is_copy,
+        )
         self._results: list[list[tuple[Any, ...]]] = []
 
     def run(self, batch: str, parameters: Sequence[object]) -> list[list[tuple[Any, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import cast
 
 import psycopg
@@ -18,6 +18,7 @@ from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.tables import wanted_tables
 from tests.contract.sql.sqlserver import SqlServerInstalled
 from tests.standins.tsql.batches import BatchDatabase, BatchServer
+from tests.support.databases import Databases
 from tests.support.tsql_mirrors import deploy
 
 
@@ -65,4 +66,23 @@ def installed_on_postgres(
         server = BatchServer(conn, leaves_escapes=leaves_escapes)
         made = OnPostgres(model, server)
         deploy(server, made.rendering, made.rendering.procedures_batches())
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def new_on_postgres(
+    model: Model, databases: Databases, *, leaves_escapes: bool = False
+) -> AsyncIterator[OnPostgres]:
+    """Lend the mirror in a new database: a copy of one that was installed into."""
+
+    async def install(dsn: str) -> None:
+        with installed_on_postgres(model, dsn, leaves_escapes=leaves_escapes):
+            pass
+
+    dsn = await databases.filled(("tsql", model, leaves_escapes), install)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        server = BatchServer(conn, leaves_escapes=leaves_escapes, is_copy=True)
+        made = OnPostgres(model, server)
+        for batch in made.rendering.procedures_batches():
+            server.know(batch)
         yield made

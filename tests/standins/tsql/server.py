@@ -88,6 +88,7 @@ class TsqlServer:
         *,
         honours_hints: bool = True,
         leaves_escapes: bool = False,
+        is_copy: bool = False,
     ) -> None:
         """
         Take a database over.
@@ -96,6 +97,8 @@ class TsqlServer:
             conn: autocommit, to an empty database.
             honours_hints: whether it says that it is SQL Server.
             leaves_escapes: whether it gives the texts of JSON as Babelfish does.
+            is_copy: whether the database is no empty one, but the copy of one that was taken over
+                likewise: what is made at first is there, and `know` tells its procedures.
         """
         self.conn = conn
         #: Rows of the result sets of the last call.
@@ -105,6 +108,8 @@ class TsqlServer:
         self._version = "Microsoft SQL Server 2022" if honours_hints else "Babelfish"
         self._procedures: dict[str, _Procedure] = {}
         self._temporary: list[str] = []
+        if is_copy:
+            return
         conn.execute(PRELUDE.encode())
         read = _LEFT_ESCAPED if leaves_escapes else _READ
         conn.execute(_JSON_TEXT.replace("{}", read, 1).encode())
@@ -112,15 +117,18 @@ class TsqlServer:
     def install(self, batches: Iterable[str]) -> None:
         """Run batches, and keep the procedures that they make."""
         for batch in batches:
-            found = _PROCEDURE.search(batch)
-            if found is None:
+            if not self.know(batch):
                 self._run_all(statements_of(batch), self._variables())
-                continue
-            given = [_PARAMETER.match(line) for line in found[2].split(",\n")]
-            defaults = {
-                p[1].lower(): None if p[2] in (None, "NULL") else int(p[2]) for p in given if p
-            }
-            self._procedures[found[1]] = _Procedure(defaults, statements_of(found[3]))
+
+    def know(self, batch: str) -> bool:
+        """Keep the procedure that a batch makes, if it makes one; nothing is run."""
+        found = _PROCEDURE.search(batch)
+        if found is None:
+            return False
+        given = [_PARAMETER.match(line) for line in found[2].split(",\n")]
+        defaults = {p[1].lower(): None if p[2] in (None, "NULL") else int(p[2]) for p in given if p}
+        self._procedures[found[1]] = _Procedure(defaults, statements_of(found[3]))
+        return True
 
     def call(self, name: str, **parameters: object) -> Mapping[str, Any]:
         """
