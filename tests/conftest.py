@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from storemirror import loop
 from storemirror.sql.postgres.server import EmbeddedServer, ServerSettings, running_server
-from tests.support.databases import Databases, folder_in_memory
+from tests.support.databases import Databases, folder_in_memory, hasten_connections
 
 pytest_plugins = [
     "tests.support.strict_skips",
@@ -40,6 +40,7 @@ def postgres() -> Iterator[EmbeddedServer]:
         bin_dir=Path(named) if named else None, is_durable=False, parent=folder_in_memory()
     )
     with running_server(settings) as server:
+        hasten_connections(server)
         yield server
 
 

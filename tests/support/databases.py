@@ -101,6 +101,22 @@ class Databases:
             await conn.execute(statement.format(*map(sql.Identifier, names)))
 
 
+def hasten_connections(server: EmbeddedServer) -> None:
+    """
+    Have a client prove its password in one round instead of 4,096, which keep a thief busy.
+
+    A connection takes a client 1.5 ms of processor time then instead of 5, and tests make
+    thousands.
+    """
+    dsn = server.dsn("postgres")
+    said = psycopg.conninfo.conninfo_to_dict(dsn)
+    change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+        sql.Identifier(str(said["user"])), sql.Literal(str(said["password"]))
+    )
+    with psycopg.connect(dsn, autocommit=True, options="-c scram_iterations=1") as conn:
+        conn.execute(change)
+
+
 def _run(server_dsn: str, statement: Statement) -> None:
     async def run() -> None:
         admin = Database(server_dsn, MIRROR, max_size=1)
