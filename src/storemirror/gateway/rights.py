@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from storemirror.errors import CallRefused
 from storemirror.gateway.fields import elements_of
-from storemirror.gateway.ids import is_key
+from storemirror.gateway.ids import is_document_id, is_key
 from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.gateway.together import together
 from storemirror.gateway.wire import PARTICIPANTS_MAX_COUNT
@@ -81,11 +81,12 @@ class Rights:
                 "FAILED_PRECONDITION",
                 f"this conversation has more than {PARTICIPANTS_MAX_COUNT} other participants",
             )
-        # What can be no id blocks nobody: there can be no such document.
+        # What can be no id blocks nobody: there can be no such document.  One that is longer than
+        # declared, and so in no row, stands in Firestore all the same.
         paths = [
             self._block.path_of((other, uid))
             for other in others
-            if is_key(other, self._block.keys[0]) and is_key(uid, self._block.keys[1])
+            if is_document_id(other) and is_document_id(uid)
         ]
         found = await together(reads.get, paths, most=_READS_AT_ONCE)
         if any(document is not None for document in found):
