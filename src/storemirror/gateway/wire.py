@@ -24,6 +24,9 @@ BODY_MAX_LENGTH: Final = 32_768
 ATTACHMENTS_MAX_COUNT: Final = 32
 PARTICIPANTS_MAX_COUNT: Final = 100
 PAGE_MAX_SIZE: Final = 1_000
+#: Values in all attachments of a message together: Firestore counts eight bytes for each number,
+#: and a document has a mebibyte.
+ATTACHMENT_VALUES_MAX_COUNT: Final = 10_000
 #: How deep Firestore nests maps and arrays within a document.
 ATTACHMENT_DEPTH_MAX: Final = 16
 #: Longest name of a field that Firestore keeps, in UTF-8.
@@ -134,6 +137,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     #: At most as long as declared, 128 characters by default.
     message_id: NewId | None = None
     body: Body | None = None
+    #: At most 10000 values in all, those within others too.
     attachments: Attachments | None = None
 
     def __post_init__(self) -> None:
@@ -340,7 +344,7 @@ def refuse_unstorable(attachments: object) -> None:
 
     Raises:
         ValueError: an array directly in an array, an integer of more than 64 bits, a name that is
-            empty or reserved, or nesting that is too deep.
+            empty or reserved, nesting that is too deep, or more values than a document holds.
 
     >>> refuse_unstorable([{"sizes": [[1]]}])
     Traceback (most recent call last):
@@ -348,6 +352,18 @@ def refuse_unstorable(attachments: object) -> None:
     """
     if attachments is not None:
         _refuse_in(attachments, in_array=False, depth=0)
+        if _value_count(attachments) > ATTACHMENT_VALUES_MAX_COUNT:
+            raise ValueError(f"attachments have more than {ATTACHMENT_VALUES_MAX_COUNT} values")
+
+
+def _value_count(value: object) -> int:
+    """Count the values below one."""
+    match value:
+        case list():
+            return len(value) + sum(map(_value_count, value))
+        case dict():
+            return len(value) + sum(map(_value_count, value.values()))
+    return 0
 
 
 def _refuse_in(value: object, *, in_array: bool, depth: int) -> None:
