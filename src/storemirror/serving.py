@@ -20,6 +20,11 @@ from storemirror.errors import ConfigError
 
 #: How long requests under way may take once the server is to stop.
 SHUTDOWN_TIMEOUT_S: Final = 10
+#: Open connections at a time, silent ones too; on more, requests are answered 503.
+CONNECTIONS_MAX_COUNT: Final = 10_000
+#: How long the head of a request may take to come, from the connection's beginning on or, on one
+#: that is kept, from the head's.
+HEAD_TIMEOUT_S: Final = 10.0
 #: Of a request, how much may be head, trailers and framing.
 HEAD_MAX_BYTES: Final = 65_536
 #: A body that comes in chunks has a few bytes of framing to each.
@@ -36,7 +41,8 @@ async def serve(
     port: int,
     stop: asyncio.Event,
     *,
-    requests_max_count: int,
+    connections_max_count: int = CONNECTIONS_MAX_COUNT,
+    head_timeout_s: float = HEAD_TIMEOUT_S,
     on_listening: Callable[[int], None] | None = None,
 ) -> None:
     """
@@ -47,16 +53,19 @@ async def serve(
         host: address to listen on.
         port: 0 takes a free one.
         stop: ends it.
-        requests_max_count: under way at a time; more are answered 503.
+        connections_max_count: see `CONNECTIONS_MAX_COUNT`.  How many requests may be under way is
+            the application's to say: who is silent must take no place from who is not.
+        head_timeout_s: see `HEAD_TIMEOUT_S`; the connection is closed then.
         on_listening: told the port, once connections are taken.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
-    with listening(host, port, backlog=requests_max_count) as listener:
+    with listening(host, port, backlog=connections_max_count) as listener:
         if on_listening is not None:
             on_listening(listener.getsockname()[1])
-        server = _Server(_config(app, requests_max_count))
+        http = _http_within(head_timeout_s)
+        server = _Server(_config(app, http, connections_max_count))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -103,10 +112,10 @@ async def body_of(receive: Receive, *, max_bytes: int, kept_bytes: int = 0) -> t
     return (body if size_bytes <= max_bytes else body[:kept_bytes]), size_bytes
 
 
-def _config(app: ASGIApp, requests_max_count: int) -> uvicorn.Config:
+def _config(app: ASGIApp, http: type[BoundedHttp], connections_max_count: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=BoundedHttp,
+        http=http,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -114,15 +123,31 @@ def _config(app: ASGIApp, requests_max_count: int) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=requests_max_count,
+        limit_concurrency=connections_max_count,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Refuses a head without an end: the parser keeps in memory whatever comes of it."""
+    """Bounds a head in size and time: the parser keeps in memory whatever comes of it.
 
+    Uvicorn bounds neither, and drops its own timer of a kept connection at the first byte.
+    """
+
+    head_timeout_s = HEAD_TIMEOUT_S
     _head_bytes = 0
+    #: Runs while a head is waited for.
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._stop_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and see how much of it was no body."""
@@ -130,6 +155,17 @@ class BoundedHttp(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too large.")
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of the head, of a connection that was kept too."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Take the head for whole."""
+        self._stop_timer()
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take note of what is body."""
@@ -140,6 +176,30 @@ class BoundedHttp(HttpToolsProtocol):
         """Begin anew for the next request."""
         self._head_bytes = 0
         super().on_message_complete()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up_head)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        # While one request is answered the next one's head may be left unread by ourselves.
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self._await_head()
+        else:
+            self.transport.close()
+
+
+def _http_within(timeout_s: float) -> type[BoundedHttp]:
+    """Give the protocol with a limit of its own; uvicorn makes one a connection, of its class."""
+
+    class Http(BoundedHttp):
+        head_timeout_s = timeout_s
+
+    return Http
 
 
 class _Server(uvicorn.Server):

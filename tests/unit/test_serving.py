@@ -10,7 +10,14 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from storemirror.serving import HEAD_MAX_BYTES, body_of, headers_of, listening, serve
+from storemirror.serving import (
+    HEAD_MAX_BYTES,
+    HEAD_TIMEOUT_S,
+    body_of,
+    headers_of,
+    listening,
+    serve,
+)
 
 _BODY_MAX_BYTES = 1_000_000
 
@@ -24,19 +31,41 @@ async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _served() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Lend a connection to a server."""
+async def _listening(head_timeout_s: float = HEAD_TIMEOUT_S) -> AsyncIterator[int]:
+    """Lend a server's port."""
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(_echo, "127.0.0.1", 0, stop, requests_max_count=10, on_listening=port.set_result)
+        serve(
+            _echo,
+            "127.0.0.1",
+            0,
+            stop,
+            head_timeout_s=head_timeout_s,
+            on_listening=port.set_result,
+        )
     )
-    reader, writer = await asyncio.open_connection("127.0.0.1", await port)
+    yield await port
+    stop.set()
+    await serving
+
+
+@contextlib.asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Lend a connection to a server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     yield reader, writer
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
-    stop.set()
-    await serving
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    head_timeout_s: float = HEAD_TIMEOUT_S,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Lend a connection to a server of its own."""
+    async with _listening(head_timeout_s) as port, _connected(port) as connection:
+        yield connection
 
 
 async def _asked(*parts: bytes) -> bytes:
@@ -110,6 +139,36 @@ async def test_each_request_of_a_connection_has_a_head_of_its_own() -> None:
     last = _head(b"content-length: 0")
     answered = await _asked(head + b"ab", head + b"ab", head + b"ab", last)
     assert answered.count(b"200 OK") == 4
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"P", _head()[:-2] + b"x-some: a\r\n"], ids=["silent", "one-byte", "no-end"]
+)
+async def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
+    """A connection costs its holder nothing, and whoever holds enough shuts out all others."""
+    async with _served(head_timeout_s=0.05) as (reader, writer):
+        writer.write(begun)
+        assert await reader.read() == b""
+
+
+async def test_a_kept_connections_next_head_is_not_waited_for_either() -> None:
+    """The server's timer for kept connections ends with the first byte of the next request."""
+    async with _served(head_timeout_s=0.05) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(b"POST / HT")
+        assert await reader.read() == b""
+
+
+async def test_a_body_may_take_longer_than_a_head() -> None:
+    """How long a body is waited for is the application's to say; the next head waits its turn."""
+    async with _listening(head_timeout_s=0.05) as port, _connected(port) as (reader, writer):
+        writer.write(_head(b"content-length: 2"))
+        async with _connected(port) as (silent, _):
+            # Its time began later, and is over.
+            assert await silent.read() == b""
+        writer.write(b"ab")
+        assert b"2 bytes" in await reader.read()
 
 
 async def test_a_header_that_is_repeated_counts_once() -> None:

@@ -18,8 +18,6 @@ from starlette.types import Receive, Scope, Send
 from storemirror import serving
 from storemirror.gateway.calls import Calls
 
-#: Open connections at a time, idle ones too: an app's are kept for some seconds after each call.
-CONNECTIONS_MAX_COUNT: Final = 10_000
 #: How long a request's body may take to come.
 BODY_TIMEOUT_S: Final = 30.0
 
@@ -97,6 +95,4 @@ async def serve(
     on_listening: Callable[[int], None] | None = None,
 ) -> None:
     """Listen until `stop` is set; see `storemirror.serving.serve`."""
-    await serving.serve(
-        app, host, port, stop, requests_max_count=CONNECTIONS_MAX_COUNT, on_listening=on_listening
-    )
+    await serving.serve(app, host, port, stop, on_listening=on_listening)

@@ -29,7 +29,7 @@ from storemirror.source.unreadable import KEPT_MAX_BYTES
 from storemirror.telemetry import LogEvent
 
 #: Deliveries under way at a time; more are answered 503, and come again.
-REQUESTS_MAX_COUNT: Final = 256
+DELIVERIES_MAX_COUNT: Final = 256
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +59,7 @@ class TriggerReceiver:
         """See `create_trigger_receiver`."""
         self.counts = CallerCounts()
         self.deliveries = Deliveries(publisher=publisher, model=model, source=source)
+        self._under_way_count = 0
         self._verifier = None if callers is None else CallerVerifier(callers, clock)
         self._app = Starlette(
             routes=[
@@ -88,6 +89,17 @@ class TriggerReceiver:
                 LogEvent.CALLER_REFUSED.value, reason=refusal.reason, status=refusal.status
             )
             return Response(status_code=refusal.status)
+        # Counted once the caller may deliver: nobody else can take a delivery's place.
+        if self._under_way_count == DELIVERIES_MAX_COUNT:
+            return Response(status_code=503)
+        self._under_way_count += 1
+        try:
+            return await self._take(request)
+        finally:
+            self._under_way_count -= 1
+
+    async def _take(self, request: Request) -> Response:
+        """Take a delivery of somebody who may deliver."""
         headers = dict(request.headers)
         try:
             body, size_bytes = await serving.body_of(
@@ -142,6 +154,4 @@ async def serve(
     on_listening: Callable[[int], None] | None = None,
 ) -> None:
     """Listen until `stop` is set; see `storemirror.serving.serve`."""
-    await serving.serve(
-        app, host, port, stop, requests_max_count=REQUESTS_MAX_COUNT, on_listening=on_listening
-    )
+    await serving.serve(app, host, port, stop, on_listening=on_listening)
