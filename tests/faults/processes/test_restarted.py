@@ -15,11 +15,15 @@ import pytest
 
 from storemirror.clock import SystemClock
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
+from storemirror.telemetry import LogEvent
 from tests.faults.processes.world import World, running_world, wait_for
 from tests.support.restarting import RestartableServer, restartable_server
 from tests.support.soak import Scale
 
 pytestmark = pytest.mark.postgres
+
+#: A writer met it in a call, in a probe, or at the bus.
+_TROUBLE = ("does not answer", LogEvent.CALL_RETRIED, LogEvent.GATE_CLOSED)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ async def has_noticed(world: World) -> None:
     """Wait until every writer has met the trouble."""
 
     async def have_all() -> bool:
-        return all("does not answer" in w.log() or "retried" in w.log() for w in world.writers)
+        return all(any(word in w.log() for word in _TROUBLE) for w in world.writers)
 
     await wait_for(have_all)
 
