@@ -71,8 +71,8 @@ class Deployment:
         Say that a lock was not given in time; the try was rolled back.
 
         Args:
-            holders: the oldest first; empty: they have let go by now.  None: the server does not
-                tell this user.
+            holders: the oldest first; empty: they have let go by now.  None: the server
+                tells it to users with more rights alone.
             patience: what was waited.
         """
         what_is = (
@@ -107,7 +107,7 @@ async def patiently(
 
 def _told(holders: Sequence[LockHolder] | None) -> str:
     if holders is None:
-        return "who has it is told to users that may see the server's state alone"
+        return "sys.dm_tran_locks tells who has it, to users with VIEW SERVER STATE"
     if not holders:
         return "whoever had it has let go by now"
     return f"it is in the hands of {', '.join(map(str, holders))}"

@@ -33,6 +33,7 @@ from storemirror.errors import (
 )
 from storemirror.sql.sqlserver.address import Target, target_of
 from storemirror.sql.sqlserver.errors import (
+    NO_LOCK,
     SIGN_IN_STATE,
     TRANSIENT_STATES,
     ServerError,
@@ -98,6 +99,25 @@ mssql_python.pooling(enabled=False)
 def state_of(exc: DriverError) -> str | None:
     """Give the SQLSTATE of one of the driver's errors; None where it is none that concerns us."""
     return _STATES.get(exc.driver_error)
+
+
+class LockRefused(Exception):
+    """A lock was not given in time; the server's words are its cause."""
+
+
+@contextlib.contextmanager
+def told_locks() -> Iterator[None]:
+    """Tell a lock that was not given from all that may go wrong besides."""
+    try:
+        yield
+    except ServerError as exc:
+        if exc.number in NO_LOCK:
+            raise LockRefused from exc
+        raise
+    except DriverError as exc:
+        if number_of_words(exc.ddbc_error or exc.driver_error, state=state_of(exc)) in NO_LOCK:
+            raise LockRefused from exc
+        raise
 
 
 @contextlib.contextmanager

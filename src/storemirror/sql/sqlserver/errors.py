@@ -30,6 +30,8 @@ _NAME: Final = "the mirror's database"
 #: Our own, as the procedures throw them: sql/sqlserver/templates.
 PARENT_MISSING: Final = 51001
 CLOSED: Final = 51005
+#: A lock was not given in time: the server's number, and ours for an application lock.
+NO_LOCK: Final = frozenset({1222, 51008})
 _OWN_DATA: Final = frozenset({51002, 51003, 51006})
 _OWN_TRANSIENT: Final = frozenset({51007, 51008})
 _OWN: Final = range(51000, 51100)
@@ -127,6 +129,7 @@ _WORDS: Final[Mapping[str, int]] = {
     "permission denied": 262,
     "permission was denied": 229,
     "do not have permission": 297,
+    "SM008 an application lock was not granted": 51008,
     "was deadlocked on lock resources": 1205,
     "Lock request time out period exceeded": 1222,
     # PostgreSQL's, by way of Babelfish: an error that it has no number for ends the batch past its

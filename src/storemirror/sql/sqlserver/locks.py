@@ -10,18 +10,19 @@ WAIT_MS: Final = 120_000
 _NOT_GRANTED: Final = 51008
 
 
-def taken(resource: str, mode: Literal["Shared", "Exclusive"]) -> str:
+def taken(resource: str, mode: Literal["Shared", "Exclusive"], *, wait_ms: int = WAIT_MS) -> str:
     """
-    Take a lock until the transaction ends; an error when it is not granted in two minutes.
+    Take a lock until the transaction ends; an error when it is not granted in time.
 
     Args:
         resource: from the rendering; it may hold no variable.
         mode: Shared: writers hold it so.
+        wait_ms: how long to wait; by default two minutes.
     """
     return (
         "DECLARE @Granted INT;\n"
         f"EXEC @Granted = sys.sp_getapplock @Resource = {text(resource)}, @LockMode = N'{mode}',"
-        f" @LockOwner = N'Transaction', @LockTimeout = {WAIT_MS};\n"
+        f" @LockOwner = N'Transaction', @LockTimeout = {wait_ms};\n"
         f"IF @Granted < 0 THROW {_NOT_GRANTED},"
         " N'SM008 an application lock was not granted: try again', 1;"
     )

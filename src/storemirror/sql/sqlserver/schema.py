@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
+from storemirror.clock import Clock, SystemClock
 from storemirror.errors import (
     SchemaBoundElsewhere,
     SchemaChangeRefused,
@@ -15,6 +16,7 @@ from storemirror.errors import (
 )
 from storemirror.model.entity import Entity
 from storemirror.sql.catalogue import FoundSchema, WantedSchema
+from storemirror.sql.patience import Deployment, LockPatience, patiently
 from storemirror.sql.plan import SchemaPlan
 from storemirror.sql.planning import decide_differences, decide_plan, other_firestore
 from storemirror.sql.port import SchemaStatus
@@ -26,9 +28,11 @@ from storemirror.sql.sqlserver.connection import (
     CALL_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     Database,
+    LockRefused,
     Session,
     Sql,
     composed,
+    told_locks,
 )
 from storemirror.sql.sqlserver.facts import ServerFacts, read_facts
 from storemirror.sql.sqlserver.naming import quoted
@@ -51,7 +55,14 @@ class SqlServerSchema:
     """See `storemirror.sql.port.SchemaAdmin`."""
 
     def __init__(
-        self, database: Database, rendering: Rendering, *, project: str, store: str
+        self,
+        database: Database,
+        rendering: Rendering,
+        *,
+        project: str,
+        store: str,
+        patience: LockPatience | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """
         Name the parts; nothing is opened here.
@@ -61,8 +72,12 @@ class SqlServerSchema:
             rendering: what is to be installed.
             project: Firestore project that this mirror is of.
             store: Firestore database in it.
+            patience: for how long a change may stand in the way of others.
+            clock: for the pauses between two tries; by default the machine's.
         """
         self._database = database
+        self._patience = patience or LockPatience()
+        self._clock = clock or SystemClock()
         self._rendering = rendering
         self._project = project
         self._store = store
@@ -81,28 +96,49 @@ class SqlServerSchema:
         on_planned: Callable[[SchemaPlan], None] | None = None,
     ) -> SchemaStatus:
         """See `SchemaAdmin.apply`."""
-        async with self._database.session() as session, self._deploying(session):
-            facts = await read_facts(session)
-            plan = await self._plan(session, facts, may_alter_columns=may_alter_columns)
-            if plan.is_refused:
-                listed = _listed([str(refusal) for refusal in plan.refusals])
-                raise SchemaChangeRefused(f"{listed}; nothing was changed")
-            if on_planned is not None:
-                on_planned(plan)
-            rendering = self._rendering_for(facts)
-            async with self._changing(session):
-                for alteration in plan.alterations:
-                    await self._alter(session, alteration)
-                await _run_all(session, rendering.tables_batches())
-                await _run_all(session, rendering.procedures_batches())
-            # In a second transaction, so that readers are not locked out while roll-ups are
-            # computed.  Until it commits nothing is registered, and so no writer runs on rows
-            # that are half adopted; when it does not, the next apply does it.
-            async with self._changing(session):
-                await _run_all(session, rendering.adopt_batches())
-                await self._register(session)
-                await _run_all(session, rendering.constraints_batches())
+        deployment = Deployment(on_planned)
+        await patiently(
+            lambda: self._deploy(deployment, may_alter_columns=may_alter_columns),
+            self._patience,
+            self._clock,
+        )
         return await self.status()
+
+    async def _deploy(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
+        try:
+            async with self._database.session() as session, self._deploying(session):
+                facts = await read_facts(session)
+                plan = await self._plan(session, facts, may_alter_columns=may_alter_columns)
+                if plan.is_refused:
+                    listed = _listed([str(refusal) for refusal in plan.refusals])
+                    raise SchemaChangeRefused(f"{listed}; nothing was changed")
+                deployment.tell(plan)
+                # Even where nothing is added, the writers' lock is taken.  What the plan cannot
+                # see is installed with another `SCHEMA_VERSION`.
+                if plan.is_empty:
+                    return
+                with told_locks():
+                    await self._change(session, facts, plan, deployment)
+        except LockRefused as exc:
+            raise deployment.locked(None, self._patience) from exc
+
+    async def _change(
+        self, session: Session, facts: ServerFacts, plan: SchemaPlan, deployment: Deployment
+    ) -> None:
+        rendering = self._rendering_for(facts)
+        async with self._changing(session):
+            for alteration in plan.alterations:
+                await self._alter(session, alteration)
+            await _run_all(session, rendering.tables_batches())
+            await _run_all(session, rendering.procedures_batches())
+        deployment.has_changed = True
+        # In a second transaction, so that readers are not locked out while roll-ups are
+        # computed.  Until it commits nothing is registered, and so no writer runs on rows
+        # that are half adopted; when it does not, the next apply does it.
+        async with self._changing(session):
+            await _run_all(session, rendering.adopt_batches())
+            await self._register(session)
+            await _run_all(session, rendering.constraints_batches())
 
     async def status(self) -> SchemaStatus:
         """See `SchemaAdmin.status`."""
@@ -184,8 +220,9 @@ class SqlServerSchema:
         take = Sql(locks.taken_for_session(lock, wait_ms=_DEPLOY_WAIT_MS))
         if await session.run(take, (), CALL_TIMEOUT_S) != [[(1,)]]:
             raise SqlUnavailable("another deployment into this schema has not ended in 10 minutes")
-        # A table is changed once nobody reads it, however long that takes.
-        await session.run_alone("SET LOCK_TIMEOUT -1;", CALL_TIMEOUT_S)
+        # A table is changed once nobody reads it; whoever comes later queues behind the wait.
+        waiting = Sql(f"SET LOCK_TIMEOUT {self._patience.wait_ms};")
+        await session.run_alone(waiting, CALL_TIMEOUT_S)
         try:
             yield
         finally:
@@ -203,7 +240,8 @@ class SqlServerSchema:
         """
         await session.run_alone("BEGIN TRANSACTION;", CALL_TIMEOUT_S)
         try:
-            lock = locks.taken(self._rendering.purge_lock, "Exclusive")
+            wait_ms = self._patience.wait_ms
+            lock = locks.taken(self._rendering.purge_lock, "Exclusive", wait_ms=wait_ms)
             await session.run(Sql(lock), (), CALL_TIMEOUT_S)
             yield
             await session.run_alone("COMMIT TRANSACTION;", CALL_TIMEOUT_S)

@@ -1,0 +1,130 @@
+"""`schema apply` stands in nobody's way for long, on SQL Server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from storemirror.clock import SystemClock
+from storemirror.errors import SchemaLocked
+from storemirror.model.load import load_model
+from storemirror.sql.patience import LockPatience
+from storemirror.sql.plan import SchemaPlan
+from storemirror.sql.sqlserver.connection import Database, told_locks, translated_errors
+from storemirror.sql.sqlserver.errors import NO_LOCK, ServerError
+from storemirror.sql.sqlserver.rendering import Rendering
+from storemirror.sql.sqlserver.schema import SqlServerSchema
+from storemirror.sql.sqlserver.wanted import wanted_schema
+from tests.unit.sql.test_sqlserver_catalogue import Babelfish, Rows
+
+BRIEF = LockPatience(wait_s=0.25, pause_s=0.0, try_count=2)
+
+
+class Server(Babelfish):
+    """Where all is installed; what is sent besides is kept, and may be refused a lock."""
+
+    def __init__(self, rendering: Rendering) -> None:
+        super().__init__(rendering, wanted_schema(rendering, project="demo", store="(default)"))
+        self.is_broken = False
+        self.sent: list[str] = []
+        #: Batches with these words are not given their lock, by this number.
+        self.refused: tuple[str, int] | None = None
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Server]:
+        with translated_errors():
+            yield self
+
+    async def run(
+        self, batch: str, parameters: Sequence[object] = (), timeout_s: float = 0
+    ) -> list[Rows]:
+        if "compatibility_level" in batch:
+            return [[(0, 150, "db", 1)]]
+        if "sp_getapplock" in batch or "sp_releaseapplock" in batch or "@Declarations = ?" in batch:
+            self._keep(batch)
+            return [[(1,)]]
+        return await super().run(batch, parameters, timeout_s)
+
+    async def run_alone(self, batch: str, timeout_s: float) -> list[Rows]:
+        del timeout_s
+        self._keep(batch)
+        return []
+
+    def _keep(self, batch: str) -> None:
+        self.sent.append(batch)
+        if self.refused is not None and self.refused[0] in batch:
+            raise ServerError(self.refused[1], "Lock request time out period exceeded.")
+
+
+@pytest.fixture
+def server() -> Server:
+    """The built-in entities, installed."""
+    return Server(Rendering(load_model(), schema_name="dbo", procedures={}))
+
+
+def schema_of(server: Server) -> SqlServerSchema:
+    """Make what applies, with little patience."""
+    return SqlServerSchema(
+        cast("Database", server),
+        Rendering(load_model(), schema_name="dbo", procedures={}),
+        project="demo",
+        store="(default)",
+        patience=BRIEF,
+        clock=SystemClock(),
+    )
+
+
+def spoil(server: Server) -> None:
+    """Let a procedure be another one than is wanted."""
+    name = min(server.texts)
+    server.texts[name] = server.texts[name].replace("SET NOCOUNT ON", "SET NOCOUNT  ON", 1)
+
+
+async def test_nothing_to_do_changes_nothing_and_keeps_writers_out_for_no_moment(
+    server: Server,
+) -> None:
+    """A pipeline applies at each deployment; lock and tables are others' to use meanwhile."""
+    told: list[SchemaPlan] = []
+    await schema_of(server).apply(on_planned=told.append)
+    assert told[0].is_empty
+    assert [batch for batch in server.sent if "TRANSACTION" in batch or "ALTER" in batch] == []
+
+
+async def test_no_lock_is_waited_for_without_end(server: Server) -> None:
+    """Readers queue behind a change that waits: it gives way, the writers' lock included."""
+    spoil(server)
+    await schema_of(server).apply()
+    waits = [b for b in server.sent if "SET LOCK_TIMEOUT" in b]
+    assert waits == ["SET LOCK_TIMEOUT 250;", "SET LOCK_TIMEOUT 45000;"]
+    [lock, *_] = [b for b in server.sent if "@LockMode = N'Exclusive'" in b and "Transaction" in b]
+    assert "@LockTimeout = 250;" in lock
+
+
+@pytest.mark.parametrize("number", sorted(NO_LOCK))
+async def test_a_change_gives_way_and_says_who_could_see_the_holder(
+    server: Server, number: int
+) -> None:
+    """Without the name nobody knows whom to ask."""
+    spoil(server)
+    server.refused = ("CREATE TABLE", number)
+    with pytest.raises(SchemaLocked, match="VIEW SERVER STATE; nothing was changed"):
+        await schema_of(server).apply()
+    assert server.sent.count("BEGIN TRANSACTION;") == BRIEF.try_count
+
+
+async def test_what_was_changed_before_the_lock_is_told(server: Server) -> None:
+    """Tables come first, and stay; who reads "nothing was changed" would look no further."""
+    spoil(server)
+    server.refused = ("@Declarations = ?", 1222)
+    with pytest.raises(SchemaLocked, match="STATE; tables and procedures are changed"):
+        await schema_of(server).apply()
+
+
+def test_another_error_is_no_refused_lock() -> None:
+    """A full disk is not waited for, and not blamed on a dump."""
+    error: Any = ServerError(1105, "full")
+    with pytest.raises(ServerError), told_locks():
+        raise error
