@@ -16,6 +16,7 @@ from storemirror.sql.port import RowEvent
 from tests.integration.sql.test_deploy_script import catalogue, run_psql
 from tests.support.events import written
 from tests.support.mirrors import MirrorUnderTest, installed_mirror
+from tests.support.tsql_mirrors import TsqlMirror, tsql_mirror
 
 pytestmark = pytest.mark.postgres
 
@@ -140,3 +141,41 @@ async def test_a_row_whose_sender_no_index_takes_stops_the_change_and_loses_noth
         await earlier.schema.apply()
     assert await catalogue(earlier.database) == before
     assert await earlier.mirror.apply(message(earlier, "m", "u")) == [Outcome.APPLIED]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pytest.param("(conversationid, sentat DESC, messageid DESC)", id="without the sender"),
+        pytest.param(
+            "(conversationid, editedat DESC, messageid DESC) INCLUDE (senderid)", id="otherwise"
+        ),
+        pytest.param(
+            "(conversationid, sentat DESC, messageid DESC) INCLUDE (senderid, body)", id="with more"
+        ),
+    ],
+)
+async def test_an_index_of_other_columns_is_replaced(
+    new_database: Callable[[], Awaitable[str]], columns: str
+) -> None:
+    """An earlier release made one, which would fetch a row for each unread message."""
+    with tsql_mirror(load_model(), await new_database()) as tsql:
+        made = latest_of(tsql)
+        tsql.deploy()
+        assert latest_of(tsql) == made
+        tsql.conn.execute("DROP INDEX ms.ix_dmmessage_latest")
+        earlier = f"CREATE INDEX ix_dmmessage_latest ON ms.dmmessage {columns}"
+        tsql.conn.execute(f"{earlier} WHERE rowstate = 'live'".encode())
+        tsql.deploy()
+        replaced = latest_of(tsql)
+    assert replaced[1:] == made[1:]
+    assert "INCLUDE (senderid)" in made[1]
+
+
+def latest_of(tsql: TsqlMirror) -> tuple[int, str]:
+    """Give the number and the definition of the index over the latest messages."""
+    [found] = tsql.conn.execute(
+        "SELECT 'ms.ix_dmmessage_latest'::regclass::oid::bigint, indexdef FROM pg_indexes"
+        " WHERE schemaname = 'ms' AND indexname = 'ix_dmmessage_latest'"
+    )
+    return found[0], found[1]

@@ -228,44 +228,6 @@ async def test_the_deployment_knows_its_names_as_babelfish_keeps_them(
         assert named_of(tsql) == kept
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [
-        pytest.param("(conversationid, sentat DESC, messageid DESC)", id="without the sender"),
-        pytest.param(
-            "(conversationid, editedat DESC, messageid DESC) INCLUDE (senderid)", id="otherwise"
-        ),
-        pytest.param(
-            "(conversationid, sentat DESC, messageid DESC) INCLUDE (senderid, body)", id="with more"
-        ),
-    ],
-)
-async def test_an_index_of_other_columns_is_replaced(
-    new_database: NewDatabase, columns: str
-) -> None:
-    """An earlier release made one, which would fetch a row for each unread message."""
-    with tsql_mirror(load_model(), await new_database()) as tsql:
-        made = latest_of(tsql)
-        tsql.deploy()
-        assert latest_of(tsql) == made
-        tsql.conn.execute("DROP INDEX ms.ix_dmmessage_latest")
-        earlier = f"CREATE INDEX ix_dmmessage_latest ON ms.dmmessage {columns}"
-        tsql.conn.execute(f"{earlier} WHERE rowstate = 'live'".encode())
-        tsql.deploy()
-        replaced = latest_of(tsql)
-    assert replaced[1:] == made[1:]
-    assert "INCLUDE (senderid)" in made[1]
-
-
-def latest_of(tsql: TsqlMirror) -> tuple[int, str]:
-    """Give the number and the definition of the index over the latest messages."""
-    [found] = tsql.conn.execute(
-        "SELECT 'ms.ix_dmmessage_latest'::regclass::oid::bigint, indexdef FROM pg_indexes"
-        " WHERE schemaname = 'ms' AND indexname = 'ix_dmmessage_latest'"
-    )
-    return found[0], found[1]
-
-
 def named_of(tsql: TsqlMirror) -> list[tuple[str, str, bool]]:
     """Give table and name of indexes, and of the constraints that are never dropped."""
     return tsql.conn.execute(
