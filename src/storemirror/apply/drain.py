@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -94,8 +95,8 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
     Apply until nothing waits, or for `max_duration_s`.
 
     What the bus dead-lettered by itself is put back once: its cause, an outage, is gone.  That
-    begins when nothing waits, or half of the time is over, and goes on beside receiving.
-    What the bus does not take again stays there, and the log names it.
+    begins when nothing waits, or half of the time is over, and goes on beside receiving.  What the
+    bus refuses stays there, and the log names it.
 
     `admin` counts what waits in `subscription`, which is the consumer's; after `max_duration_s`
     or once `stop` is set nothing more is received.  `dead_letters` is to be the same for all drains
@@ -107,7 +108,7 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         SqlUnavailable: SQL did not answer at the start; nothing was received.
         SchemaMismatch: what was held was given back.
         ClockSkewed: likewise.
-        BusUnavailable, BusRefused: the depth could not be read; at the start: nothing was received.
+        BusUnavailable, BusRefused: the depth could not be read; maybe nothing was received.
     """
     refuse_if_off(is_mirror_on=settings.is_mirror_on)
     begun_s = clock.monotonic_s()
@@ -122,23 +123,16 @@ async def drainRealtimeMirrorQueue(  # noqa: N802 - the name is a contract
         source=source,
         clock=clock,
         reread=reread,
-        settings=replace(settings, receive_wait_s=min(settings.receive_wait_s, _RECEIVE_WAIT_S)),
+        settings=_hurried(settings),
         hooks=hooks,
         on_batch=on_batch,
     )
-    # Asked for its errors: a bus that does not answer would be waited for while receiving.
-    await admin.stats(subscription)
+    await admin.stats(subscription)  # for its errors: receiving would wait for a bus that is away
     put_back = PutBack(admin, subscription, dead_letters or DeadLetterRound(max_count=None))
     await _run(processor, put_back, clock, max_duration_s, stop or asyncio.Event())
-    drained = _drain_stats(
-        processor.stats,
-        await admin.stats(subscription),
-        resubmitted=put_back.count,
-        verified=await mirror.clear_overtaken(),
-        duration_s=clock.monotonic_s() - begun_s,
-    )
-    _log.info(LogEvent.DRAIN_FINISHED.value, **drained.as_line())
-    return drained
+    counted = {"resubmitted": put_back.count, "verified": await mirror.clear_overtaken()}
+    left = await admin.stats(subscription)
+    return _finished(processor.stats, left, counted, clock.monotonic_s() - begun_s)
 
 
 #: The same, as Python spells names.
@@ -180,24 +174,26 @@ async def _run(
         await cancel([timer, putting_back])
 
 
-def _drain_stats(
-    done: WriterStats,
-    left: SubscriptionStats,
-    *,
-    resubmitted: int,
-    verified: int,
-    duration_s: float,
+def _hurried(settings: WriterSettings) -> WriterSettings:
+    """Let a drain wait for no more than it needs to see that nothing waits."""
+    return replace(settings, receive_wait_s=min(settings.receive_wait_s, _RECEIVE_WAIT_S))
+
+
+def _finished(
+    done: WriterStats, left: SubscriptionStats, counted: Mapping[str, int], duration_s: float
 ) -> DrainStats:
+    """Put a drain's figures together, and log them."""
     counters = done.counters()
     del counters["settled"], counters["lost_locks"]
-    return DrainStats(
+    drained = DrainStats(
         **counters,
-        resubmitted=resubmitted,
-        verified=verified,
+        **counted,
         depth=left.depth,
         oldest_age_s=left.oldest_age_s,
         duration_s=round(duration_s, 3),
     )
+    _log.info(LogEvent.DRAIN_FINISHED.value, **drained.as_line())
+    return drained
 
 
 async def _set_after(
