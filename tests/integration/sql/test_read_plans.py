@@ -153,7 +153,9 @@ def row_count(plan: Mapping[str, Any]) -> int:
 
 def fetched_count(plan: Mapping[str, Any]) -> int:
     """Count the rows that were fetched for the unread count, whose index holds all it asks."""
-    [counted] = [n for n in nodes(plan) if n.get("Alias") == "m"]
+    [counted] = [
+        n for n in nodes(plan) if n.get("Index Name") == "dm_message_latest" and "Filter" in n
+    ]
     assert counted["Node Type"] == "Index Only Scan"
     return int(counted["Heap Fetches"])
 
