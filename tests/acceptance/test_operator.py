@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -51,12 +52,12 @@ def message(**extra: object) -> Write:
     return Write(path=MESSAGE, fields=fields)
 
 
-async def damage(operator: Operator, statement: bytes) -> None:
+async def damage(operator: Operator, statement: bytes, row_count: int = 1) -> None:
     """Change rows by hand, past every procedure."""
     database = Database(operator.environment["STOREMIRROR_SQL_DSN"], MIRROR)
     await database.open()
     async with database.connection() as conn:
-        assert (await conn.execute(statement)).rowcount == 1
+        assert (await conn.execute(statement)).rowcount == row_count
     await database.aclose()
 
 
@@ -84,6 +85,20 @@ async def test_a_row_damaged_by_hand_is_named_and_mended(deployed: Operator) -> 
     assert "forged" not in found.out + found.err
     assert (await deployed.runs("check", "--repair")).status == 1
     assert (await deployed.runs("drain")).json()["repaired"] == 1
+    assert (await deployed.runs("check")).status == 0
+
+
+async def test_one_repair_sends_more_than_is_listed(deployed: Operator) -> None:
+    """A statement by hand damages thousands of rows, and each check reads all of Firestore."""
+    messages = [replace(message(), path=f"{CONVERSATION}/messages/n{n:03}") for n in range(120)]
+    await write_documents(deployed, conversation(), *messages)
+    await deployed.runs("drain")
+    await damage(deployed, b"UPDATE storemirror.dm_message SET body = 'forged'", row_count=120)
+    repaired = await deployed.runs("check", "--repair")
+    # The roll-up in the conversation, its preview, is one more.
+    assert "and 21 more" in repaired.out
+    assert "sent again: 121; run the check once more" in repaired.out
+    assert (await deployed.runs("drain")).json()["repaired"] == 120
     assert (await deployed.runs("check")).status == 0
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from storemirror.telemetry import LogEvent
 from tests.house.rules import ROOT, anchors, broken_link, tracked_files
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -148,3 +149,11 @@ def test_hints_name_pages_that_exist(reference: ModuleType) -> None:
     ]
     assert named
     assert [page for page in named if not (ROOT / page).exists()] == []
+
+
+def test_every_event_of_the_gateway_has_its_line_in_the_runbook() -> None:
+    """Whoever is woken by one looks there for what it means and what to do."""
+    page = (ROOT / "docs" / "runbook" / "gateway.md").read_text()
+    events = [event.value for event in LogEvent if event.value.startswith("gateway.")]
+    assert len(events) > 10
+    assert [event for event in events if f"`{event}`" not in page] == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from storemirror.check.result import CheckResult, CheckSettings
 from storemirror.check.run import run_check
 from storemirror.cli.output import JsonOption, counted, print_json, say
 from storemirror.wiring import Parts
+
+#: Differences that one --repair sends; what is printed is cut at `CheckSettings.max_mismatches`.
+REPAIRED_MAX_COUNT: Final = 10_000
 
 
 def check(
@@ -59,8 +62,10 @@ def check(
     Exit status: 0 both sides agree, 1 they differ, 3 the comparison could not finish (as when
     the backlog does not drain).  After --repair, run the check again: it tells whether it held.
     """
+    listed_max_count = CheckSettings().max_mismatches
     settings = CheckSettings(
         limit=limit,
+        max_mismatches=REPAIRED_MAX_COUNT if repair else listed_max_count,
         checks=tuple(name.strip() for name in checks.split(",") if name.strip()),
         drain_timeout_s=drain_seconds,
         grace_s=grace_seconds,
@@ -73,9 +78,9 @@ def check(
         shown |= {"repaired_count": repaired_count} if repair else {}
         print_json(shown)
     else:
-        print_result(found, limit)
+        print_result(found, limit, listed_max_count=listed_max_count)
         if repair:
-            say(f"sent again: {repaired_count}; run the check once more when it is applied")
+            say(repair_words(found, repaired_count))
     raise typer.Exit(0 if found.is_clean else 1)
 
 
@@ -132,16 +137,25 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def print_result(found: CheckResult, limit: int | None) -> None:
+def repair_words(found: CheckResult, repaired_count: int) -> str:
+    """Say what was sent, and whether that was all."""
+    left_count = found.mismatch_count - len(found.mismatches)
+    rest = f", of {counted(found.mismatch_count, 'mismatch')}" if left_count else ""
+    again = "; then --repair sends the rest" if left_count else ""
+    return f"sent again: {repaired_count}{rest}; run the check once more when it is applied{again}"
+
+
+def print_result(found: CheckResult, limit: int | None, *, listed_max_count: int) -> None:
     """Print the result as a person reads it: figures, differences, one sentence."""
     for name, counts in found.counts.items():
         say(
             f"{name}: {counted(counts.document_count, 'document')}, "
             f"{counted(counts.row_count, 'row')}, {counted(counts.mismatch_count, 'mismatch')}"
         )
-    for mismatch in found.mismatches:
+    listed = found.mismatches[:listed_max_count]
+    for mismatch in listed:
         say(f"  {mismatch}")
-    unlisted = found.mismatch_count - len(found.mismatches)
+    unlisted = found.mismatch_count - len(listed)
     if unlisted > 0:
         say(f"  and {unlisted} more")
     _print_remarks(found)
