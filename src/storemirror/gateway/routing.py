@@ -25,8 +25,10 @@ from storemirror.gateway.repeats import Repeats
 from storemirror.gateway.schema_watch import SchemaWatch
 from storemirror.telemetry import LogEvent
 
-#: How long to wait between looks at whether SQL shows a write.
-_LOOK_EVERY_S: Final = 0.01
+#: How long to wait between looks at whether SQL shows a write: at first, and how that grows.  A
+#: token that names a write which never was has SQL looked at until the wait is over.
+_LOOK_AGAIN_S: Final = 0.01
+_LOOK_GROWTH: Final = 1.5
 
 _log = structlog.get_logger(__name__)
 
@@ -223,12 +225,14 @@ class ReadRouter:
         if has_reached is None:
             return True
         deadline_s = self._clock.monotonic_s() + self._limits.write_wait_s
+        pause_s = _LOOK_AGAIN_S
         while True:
             if await within(self._limits.sql_timeout_s, has_reached):
                 return True
             if self._clock.monotonic_s() >= deadline_s:
                 return False
-            await self._clock.sleep(_LOOK_EVERY_S)
+            await self._clock.sleep(pause_s)
+            pause_s *= _LOOK_GROWTH
 
     async def _compare(self, sources: Sources[T], served: T) -> None:
         if not await self._is_mirror():

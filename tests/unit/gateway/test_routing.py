@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from purgatory.domain.model import Context, OpenedState
@@ -34,6 +34,20 @@ from storemirror.gateway.routing import (
 from storemirror.gateway.schema_watch import SchemaWatch
 
 SHORT_S = 0.01
+
+
+class ClockThatJumps(SystemClock):
+    """Whoever sleeps is past it at once."""
+
+    def __init__(self) -> None:
+        self._slept_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self._slept_s
+
+    async def sleep(self, duration_s: float) -> None:
+        self._slept_s += duration_s
+        await asyncio.sleep(0)
 
 
 @dataclass
@@ -67,6 +81,17 @@ class World:
                 write_wait_s=SHORT_S,
             ),
             clock=SystemClock(),
+        )
+
+    def waits_for_writes(self, wait_s: float) -> None:
+        """Have reads wait that long for a write, without it taking any time."""
+        limits = replace(self.router._limits, write_wait_s=wait_s)
+        self.router = ReadRouter(
+            schema=SchemaWatch(self._verify, SystemClock()),
+            lag=LagWatch(self._oldest_age_s, SystemClock()),
+            background=self.background.append,
+            limits=limits,
+            clock=ClockThatJumps(),
         )
 
     async def read(self, mode: ReadMode, *, has_written: bool = False) -> Routed[str]:
@@ -359,3 +384,12 @@ async def test_fallbacks_are_counted_and_said_once() -> None:
             await world.read(ReadMode.SQL)
     assert [log["event"] for log in logs] == ["gateway.read_failed", "gateway.read_fell_back"]
     assert world.router.fallbacks == {FallbackReason.ERROR: 3}
+
+
+async def test_a_write_that_never_was_is_not_looked_for_all_the_time() -> None:
+    """Anybody can make up a token; each look is a statement, or two."""
+    world = World(reached_after_count=1_000)
+    world.waits_for_writes(10.0)
+    routed = await world.read(ReadMode.SQL, has_written=True)
+    assert routed.fallback is FallbackReason.WRITE_NOT_THERE
+    assert 5 < 1_000 - world.reached_after_count < 25
