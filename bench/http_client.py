@@ -32,6 +32,8 @@ class HttpClient:
         Raises:
             ConnectionError: the server hung up.
         """
+        # The server hangs up on those that were idle for some seconds.
+        self._idle = [connection for connection in self._idle if connection.is_open]
         connection = self._idle.pop() if self._idle else await self._connect()
         answer = await connection.ask(request)
         self._idle.append(connection)
@@ -85,6 +87,10 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
 
     def ask(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
         assert self._transport is not None
