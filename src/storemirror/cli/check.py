@@ -17,7 +17,8 @@ from storemirror.check.run import run_check
 from storemirror.cli.output import JsonOption, counted, print_json, say
 from storemirror.wiring import Parts
 
-#: Differences that one --repair sends; what is printed is cut at `CheckSettings.max_mismatches`.
+#: Differences that are printed, and those that one --repair sends.
+LISTED_MAX_COUNT: Final = CheckSettings().max_mismatches
 REPAIRED_MAX_COUNT: Final = 10_000
 
 
@@ -62,10 +63,9 @@ def check(
     Exit status: 0 both sides agree, 1 they differ, 3 the comparison could not finish (as when
     the backlog does not drain).  After --repair, run the check again: it tells whether it held.
     """
-    listed_max_count = CheckSettings().max_mismatches
     settings = CheckSettings(
         limit=limit,
-        max_mismatches=REPAIRED_MAX_COUNT if repair else listed_max_count,
+        max_mismatches=REPAIRED_MAX_COUNT if repair else LISTED_MAX_COUNT,
         checks=tuple(name.strip() for name in checks.split(",") if name.strip()),
         drain_timeout_s=drain_seconds,
         grace_s=grace_seconds,
@@ -78,7 +78,7 @@ def check(
         shown |= {"repaired_count": repaired_count} if repair else {}
         print_json(shown)
     else:
-        print_result(found, limit, listed_max_count=listed_max_count)
+        print_result(found, limit)
         if repair:
             say(repair_words(found, repaired_count))
     raise typer.Exit(0 if found.is_clean else 1)
@@ -145,14 +145,14 @@ def repair_words(found: CheckResult, repaired_count: int) -> str:
     return f"sent again: {repaired_count}{rest}; run the check once more when it is applied{again}"
 
 
-def print_result(found: CheckResult, limit: int | None, *, listed_max_count: int) -> None:
+def print_result(found: CheckResult, limit: int | None) -> None:
     """Print the result as a person reads it: figures, differences, one sentence."""
     for name, counts in found.counts.items():
         say(
             f"{name}: {counted(counts.document_count, 'document')}, "
             f"{counted(counts.row_count, 'row')}, {counted(counts.mismatch_count, 'mismatch')}"
         )
-    listed = found.mismatches[:listed_max_count]
+    listed = found.mismatches[:LISTED_MAX_COUNT]
     for mismatch in listed:
         say(f"  {mismatch}")
     unlisted = found.mismatch_count - len(listed)
