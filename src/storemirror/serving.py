@@ -129,7 +129,8 @@ def _config(app: ASGIApp, http: type[BoundedHttp], connections_max_count: int) -
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Bounds a head in size and time: the parser keeps in memory whatever comes of it.
+    """
+    Bounds a head in size and time: the parser keeps in memory whatever comes of it.
 
     Uvicorn bounds neither, and drops its own timer of a kept connection at the first byte.
     """
