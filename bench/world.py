@@ -30,11 +30,13 @@ from storemirror.event.value import encode_fields
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.source.port import Write
 from storemirror.source.relay import TriggerRelay
+from storemirror.telemetry import LogEvent
 from storemirror.wiring import Parts
 
 #: How often the depth is looked at while the pipeline drains.
 _LOOK_EVERY_S: Final = 0.02
 _DRAIN_TIMEOUT_S: Final = 120.0
+_START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 60.0
 _CONVERSATIONS: Final = 2_000
 
@@ -55,6 +57,15 @@ class WriterChild:
     def pid(self) -> int:
         """Give its process id."""
         return self.process.pid
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether it receives; before that a signal ends it without a word."""
+        return LogEvent.WRITER_STARTED.value in self.log.read_text(errors="replace")
+
+    def last_words(self) -> str:
+        """Give the end of its log."""
+        return self.log.read_text(errors="replace").strip()[-2_000:]
 
 
 class World:
@@ -95,14 +106,22 @@ class World:
                 raise PipelineFailed(f"the backlog did not drain in {_DRAIN_TIMEOUT_S:.0f} s")
             await self.clock.sleep(_LOOK_EVERY_S)
 
+    async def started(self) -> None:
+        """Wait until every writer receives; the first one alone could settle a first event."""
+        deadline_s = self.clock.monotonic_s() + _START_TIMEOUT_S
+        while not all(writer.is_started for writer in self.writers):
+            self._refuse_ended()
+            if self.clock.monotonic_s() > deadline_s:
+                raise PipelineFailed(f"a writer did not start in {_START_TIMEOUT_S:.0f} s")
+            await self.clock.sleep(_LOOK_EVERY_S)
+
     async def _depth(self, admin: Any) -> int:
         return int((await admin.stats(self.parts.subscription)).depth)
 
     def _refuse_ended(self) -> None:
         for writer in self.writers:
             if writer.process.returncode is not None:
-                words = writer.log.read_text(errors="replace").strip()[-2_000:]
-                raise PipelineFailed(f"a writer ended by itself:\n{words}")
+                raise PipelineFailed(f"a writer ended by itself:\n{writer.last_words()}")
 
     async def stop_writers(self) -> None:
         """Ask every writer to finish, and keep the figures that it prints."""
@@ -111,6 +130,8 @@ class World:
         for writer in self.writers:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 printed, _ = await writer.process.communicate()
+            if writer.process.returncode != 0:
+                raise PipelineFailed(f"a writer did not end well:\n{writer.last_words()}")
             writer.result = json.loads(printed)
         self.settled_count = sum(int(w.result["settled"]) for w in self.writers)
 
@@ -155,6 +176,7 @@ async def running_world(
                 try:
                     for number in range(writer_count):
                         world.writers.append(await _started(environment, folder, number))
+                    await world.started()
                     # All is open once a first event went through.
                     await world.commit(world.new_writes(1))
                     await world.drained()
