@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from bench.gateway import PAGE, Answer, Call, GatewayContestant, GatewayWorld, Opened
 from bench.gateway_workload import Ask, load_into_store
@@ -13,7 +13,7 @@ from storemirror.gateway.social import DirectMessages, FollowGraph
 from storemirror.gateway.sql_reader import SqlFollowReader, SqlMessagesReader
 from storemirror.source.embedded import EmbeddedDocumentStore
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
-from storemirror.sql.postgres.reads import PostgresReads, reading_database
+from storemirror.sql.postgres.reads import PostgresReads, ReadStatements, reading_database
 
 
 def bare_queries(rate_per_s: float) -> GatewayContestant:
@@ -25,20 +25,28 @@ def bare_queries(rate_per_s: float) -> GatewayContestant:
             statements = PostgresReads(database, world.mirror.rendering).statements
 
             async def answer(call: Call, ask: Ask) -> int:
-                names: dict[str, object] = {"viewer": ask.user, "count": PAGE + 1}
-                if call is Call.LIST_CONVERSATIONS:
-                    rows = await database.fetch_prepared(statements.inbox[0], names)
-                elif call is Call.LIST_MESSAGES:
-                    names["conversation"] = ask.conversation
-                    rows = await database.fetch_prepared(statements.messages[None], names)
-                else:
-                    names = {"viewer": ask.user, "target": ask.target}
-                    rows = await database.fetch_prepared(statements.relationship, names)
-                return min(PAGE, len(rows))
+                return min(PAGE, len(await bare_rows(database, statements, call, ask)))
 
             yield Opened(answer=answer)
 
     return GatewayContestant(name="bare_query", opened=opened, rate_per_s=rate_per_s)
+
+
+async def bare_rows(
+    database: Database, statements: ReadStatements, call: Call, ask: Ask
+) -> Sequence[tuple[object, ...]]:
+    """Fetch the rows of one call, by the statement that the gateway runs for it."""
+    names: dict[str, object] = {"viewer": ask.user}
+    if call is Call.LIST_CONVERSATIONS:
+        statement = statements.inbox[0]
+        names |= {"count": PAGE + 1}
+    elif call is Call.LIST_MESSAGES:
+        statement = statements.messages[None]
+        names |= {"count": PAGE + 1, "conversation": ask.conversation}
+    else:
+        statement = statements.relationship
+        names |= {"target": ask.target}
+    return await database.fetch_prepared(statement, names)
 
 
 def sql_readers(rate_per_s: float) -> GatewayContestant:

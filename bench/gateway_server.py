@@ -7,9 +7,7 @@ that is kept.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +20,7 @@ import msgspec
 from bench.gateway import PAGE, Answer, Call, GatewayContestant, GatewayWorld, Opened
 from bench.gateway_workload import Ask
 from bench.http_client import HttpClient, connected, post
+from bench.served import served
 from bench.verify import ResultsWrong
 from bench.workload import PROJECT
 from bench.world import settings_in
@@ -31,8 +30,6 @@ from storemirror.wiring import Parts
 from tests.integration.gateway.issuers import JwkIssuer, user_claims
 from tests.integration.receiver.issuer import running_issuer
 
-_START_TIMEOUT_S: Final = 60.0
-_STOP_TIMEOUT_S: Final = 60.0
 _NAMES: Final[Mapping[Call, str]] = {
     Call.LIST_CONVERSATIONS: "sqlGatewayDmListConversations",
     Call.LIST_MESSAGES: "sqlGatewayDmListMessages",
@@ -133,35 +130,6 @@ async def _running(world: GatewayWorld, keys_url: str) -> AsyncIterator[tuple[in
         async with Parts(load_settings(None, environment)) as parts:
             await parts.embedded_store()
             await (await parts.bus_admin()).provision(parts.topic())
-        with (Path(folder) / "gateway.log").open("wb") as words:
-            process = await asyncio.create_subprocess_exec(
-                str(Path(sys.executable).with_name("storemirror")),
-                "gateway",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=words,
-                env=dict(environment),
-            )
-        try:
-            yield await _port_of(process, Path(folder) / "gateway.log"), process.pid
-            process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-
-async def _port_of(process: asyncio.subprocess.Process, log: Path) -> int:
-    """Wait until it listens."""
-    assert process.stdout is not None
-    async with asyncio.timeout(_START_TIMEOUT_S):
-        line = (await process.stdout.readline()).decode()
-    if "listening on" not in line:
-        raise ResultsWrong(f"the gateway did not start: {line}{_last_words(log)}")
-    return int(line.rpartition(":")[2])
-
-
-def _last_words(log: Path) -> str:
-    return log.read_text(errors="replace").strip()[-2_000:]
+        command = (str(Path(sys.executable).with_name("storemirror")), "gateway")
+        async with served(command, Path(folder) / "gateway.log", environment) as where:
+            yield where

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.apply import bare_upsert, measure, row_at_a_time, same_sql, writer
 from bench.backfill import measure_backfill
+from bench.bare_http import bare_http
 from bench.databases import BenchServer, bench_server, embedded_server
 from bench.gateway import GatewayWorld, Pace, measure_gateway
 from bench.gateway_readers import bare_queries, document_readers, sql_readers
@@ -189,6 +190,7 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
         )
         contestants = [
             gateway(rate),
+            bare_http(rate),
             bare_queries(rate),
             sql_readers(rate),
             document_readers(options.document_rate_per_s),
@@ -199,8 +201,11 @@ async def _gateway(server: BenchServer, options: BenchOptions, report: Report) -
         key = f"gateway.{name}.{call}"
         own_us, postgres_us = figures.own_cpu_us, figures.postgres_cpu_us
         cost = f"{own_us:.0f} µs Python + {postgres_us:.0f} µs PostgreSQL a call"
-        share = figures.per_s / found["bare_query", call].per_s
-        report.add(f"{key}.per_s", figures.per_s, f"{cost}; {share:.2f} of bare_query")
+        shares = ", ".join(
+            f"{figures.per_s / found[bare, call].per_s:.2f} of {bare}"
+            for bare in ("bare_http", "bare_query")
+        )
+        report.add(f"{key}.per_s", figures.per_s, f"{cost}; {shares}")
         for quantile, latency_ms in figures.latency_ms.items():
             report.add(f"{key}.{quantile}_ms", latency_ms, f"at {rates[name]:.0f} calls/s")
 

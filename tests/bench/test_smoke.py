@@ -84,7 +84,7 @@ def test_backfill_gives_its_share_of_a_bare_scan(emulator_host: str, tmp_path: P
 def test_gateway_gives_the_server_the_readers_and_the_bare_queries(tmp_path: Path) -> None:
     """Answers are compared with the workload before anything is measured."""
     found = bench("gateway", tmp_path)["gateway"]
-    for contestant in ("gateway", "bare_query", "sql_reader", "document_reader"):
+    for contestant in ("gateway", "bare_http", "bare_query", "sql_reader", "document_reader"):
         for call in ("list_conversations", "list_messages", "get_relationship"):
             figures = found[contestant][call]
             assert figures["per_s"] > 0
