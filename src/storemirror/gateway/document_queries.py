@@ -15,11 +15,10 @@ from storemirror.event.change import Value
 from storemirror.gateway.port import Position
 from storemirror.gateway.social import DirectMessages
 from storemirror.source.port import Comparison, Condition, DocumentQuery
+from storemirror.sql.reads import UNREAD_LIMIT
 
 #: Most documents that are asked for at once.
 PAGE_SIZE: Final = 300
-#: More unread messages than these are not counted: it says "99+".
-UNREAD_MAX_COUNT: Final = 100
 #: The first moment there can be: what is not before it is a time.
 _FIRST: Final[Value] = {"timestampValue": "0001-01-01T00:00:00.000000Z"}
 #: Firestore keeps these names for itself: no field of a document has one.
@@ -85,7 +84,7 @@ def unread_query(
         collection=declared.messages_of(conversation_id),
         # The time first: by it the index leaves out what has been read.
         conditions=(later, others),
-        limit=UNREAD_MAX_COUNT,
+        limit=UNREAD_LIMIT,
     )
 
 

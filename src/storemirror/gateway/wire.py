@@ -18,6 +18,7 @@ import msgspec
 
 from storemirror.clock import us_from_rfc3339
 from storemirror.gateway.port import Served
+from storemirror.sql.reads import UNREAD_LIMIT
 
 #: Code points of a message's body.
 BODY_MAX_LENGTH: Final = 32_768
@@ -31,8 +32,8 @@ ATTACHMENT_VALUES_MAX_COUNT: Final = 10_000
 ATTACHMENT_DEPTH_MAX: Final = 16
 #: Longest name of a field that Firestore keeps, in UTF-8.
 NAME_MAX_BYTES: Final = 1_500
-#: Up to here an unread count is exact.
-UNREAD_MAX_COUNT: Final = 99
+#: Up to here an unread count is exact; one more says "99+".
+UNREAD_MAX_COUNT: Final = UNREAD_LIMIT - 1
 
 # Firestore refuses as a document's id: "/" inside, "." and "..", and two underscores at both ends.
 _ID: Final = r"^(?!\.{1,2}$)(?!__.*__$)[^/\x00-\x1f\x7f]+$"

@@ -70,11 +70,6 @@ class ScanPlan:
     root: tuple[str, ...]
 
     @property
-    def has_strangers(self) -> bool:
-        """Tell whether the query may give documents that the pattern does not fit."""
-        return self.is_group or not self.pattern[-1].startswith("{")
-
-    @property
     def lowest_path(self) -> str:
         """Give the lowest path that any wanted document can have."""
         return "/".join((*self.root, LOWEST_ID))
