@@ -19,7 +19,12 @@ from storemirror.bus.servicebus import (
 )
 from storemirror.clock import Clock, SystemClock
 from tests.contract.bus.clocks import ClockOf
-from tests.contract.bus.under_test import TOPIC_SPEC, WRITER
+from tests.contract.bus.under_test import (
+    RUNNING_MARGIN_S,
+    STANDING_MARGIN_S,
+    TOPIC_SPEC,
+    WRITER,
+)
 from tests.standins.servicebus import StandIn
 
 #: Azure's clock is not ours to put forward: what takes longer is not waited for.
@@ -40,6 +45,7 @@ class ServiceBusUnderTest:
     ) -> None:
         """Name the namespace; on Azure the topic has a name that nobody else has."""
         self.standin = standin
+        self.margin_s = RUNNING_MARGIN_S if standin is None else STANDING_MARGIN_S
         self.clock: Clock = SystemClock()
         if standin is not None:
             standin.clock.hold()

@@ -27,10 +27,14 @@ from tests.contract.bus.clocks import ManualClock, ShiftedClock
 
 WRITER = "sql-writer"
 MONITORING = "monitoring"
-LOCK_S = 30.0
+LOCK_S = 60.0
 MAX_DELIVERY_COUNT = 3
 TTL_S = 600.0
 WINDOW_S = 300.0
+#: Where the bus's clock stands still between two calls, and where it runs on while a busy machine
+#: takes its time over them.
+STANDING_MARGIN_S = 1.0
+RUNNING_MARGIN_S = 25.0
 
 TOPIC_SPEC = TopicSpec(
     duplicate_window_s=WINDOW_S,
@@ -57,6 +61,8 @@ class BusUnderTest(Protocol):
     admin: BusAdmin
     #: Whether it tells which ids were duplicates, and how many messages are locked or completed.
     tells_all: bool
+    #: How much earlier than the end of a time a test must look that it is not over.
+    margin_s: float
 
     def publisher(self, *, topic: str = ...) -> Publisher:
         """Make a publisher."""
@@ -79,6 +85,7 @@ class MemoryUnderTest:
     """The memory bus, on a clock that stands still."""
 
     tells_all = True
+    margin_s = STANDING_MARGIN_S
 
     def __init__(self) -> None:
         """Make an empty bus."""
@@ -106,6 +113,7 @@ class PostgresUnderTest:
     """The PostgreSQL bus; time passes by moving what is stored into the past."""
 
     tells_all = True
+    margin_s = RUNNING_MARGIN_S
 
     def __init__(self, dsn: str, database: Database) -> None:
         """Name the database; `database` is open and of kind `BUS`."""
