@@ -359,6 +359,8 @@ class World:
         """Ask those that live to end, and give what each of them counted."""
         living = [writer for writer in self.writers if writer.process.is_alive()]
         for writer in living:
+            # Before it has begun, a signal ends it without a word.
+            await self.has_started(writer)
             writer.send(signal.SIGTERM)
         counted = []
         for writer in living:
