@@ -70,7 +70,7 @@ async def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
     assert _answers(port)
     process.kill()
     await process.wait()
-    assert wait_until(lambda: not _answers(port), 20.0)
+    assert wait_until(lambda: not _answers(port), 60.0)
 
 
 def test_a_folder_without_binaries_is_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ async def test_a_blip_costs_no_delivery(pipe: Pipe) -> None:
     mirror, consumer = FaultyMirror(pipe), FaultyConsumer(pipe.new_consumer())
     mirror.apply_faults.extend(SqlUnavailable("gone") for _ in range(3))
     await pipe.publish(CHANGES)
-    writer = pipe.processor(mirror=mirror, consumer=consumer)
+    writer = pipe.processor(mirror=mirror, consumer=consumer, retry_within_s=60.0)
     await pipe.run_until_empty(writer)
     assert writer.stats.abandoned == 0
     assert most_deliveries(consumer.received) == 1

@@ -105,11 +105,14 @@ async def test_messages_on_their_way_to_a_stopped_writer_are_freed(
 ) -> None:
     """The answer fills every buffer, and the server waits in the middle of the transaction."""
     dsn, clock = await new_database(), SystemClock()
-    bus = Database(dsn, BUS, stall_timeout_s=STALL_S)
+    # The stall is looked at twice while it lasts.
+    bus = Database(dsn, BUS, stall_timeout_s=3 * STALL_S)
     await bus.open()
     spec = SubscriptionSpec(name=SUBSCRIPTION_SQL_WRITER)
     await PostgresBusAdmin(bus).provision(TopicSpec(subscriptions=(spec,)))
     publisher = PostgresPublisher(bus, clock)
+    consumer = PostgresConsumer(bus, clock, subscription=SUBSCRIPTION_SQL_WRITER)
+    assert await consumer.receive(16, max_wait_s=0.0) == []
     body = bytes(1_000_000)
     await publisher.publish(
         [Message(message_id=f"m{n}", body=body, content_type="x") for n in range(16)]
@@ -119,7 +122,6 @@ async def test_messages_on_their_way_to_a_stopped_writer_are_freed(
         query = b"SELECT * FROM bus.receive('realtime-mirror', 'sql-writer', 16,"
         conn.pgconn.send_query(query + b" gen_random_uuid(), false)")
         conn.pgconn.flush()
-        consumer = PostgresConsumer(bus, clock, subscription=SUBSCRIPTION_SQL_WRITER)
 
         async def is_taken() -> bool:
             return (await bus.fetch(_SENDING, (conn.info.backend_pid,))) == [("ClientWrite",)]

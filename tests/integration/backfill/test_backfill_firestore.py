@@ -96,7 +96,7 @@ async def test_documents_of_firestore_become_rows_at_what_was_said(
         subscription=SUBSCRIPTION_SQL_WRITER,
         pending=None,
         clock=filled.world.clock,
-        settings=CheckSettings(drain_timeout_s=5.0),
+        settings=CheckSettings(drain_timeout_s=60.0),
     )
     assert found.is_clean, found.mismatches
 

@@ -134,7 +134,7 @@ async def test_a_backlog_that_does_not_drain_ends_it(filled: BackfillWorld) -> N
     """What is under way would look like a gap."""
     await filled.live(5)
     with pytest.raises(CheckIncomplete):
-        await filled.reconcile()
+        await filled.reconcile(drain_timeout_s=0.1)
 
 
 async def test_a_dead_letter_is_not_made_twice(filled: BackfillWorld) -> None:

@@ -214,7 +214,9 @@ class BackfillWorld:
             )
             return await work.run(stop or asyncio.Event())
 
-    async def reconcile(self, *, run: str = "r1", is_dry_run: bool = False) -> ReconcileResult:
+    async def reconcile(
+        self, *, run: str = "r1", is_dry_run: bool = False, drain_timeout_s: float = 60.0
+    ) -> ReconcileResult:
         """Reconcile as the command does; what it publishes waits on the bus."""
         return await run_reconcile(
             store=self.world.store,
@@ -228,7 +230,9 @@ class BackfillWorld:
             budget=ReadBudget(),
             source=SOURCE,
             run=run,
-            settings=ReconcileSettings(is_dry_run=is_dry_run, drain_timeout_s=5.0, page_size=20),
+            settings=ReconcileSettings(
+                is_dry_run=is_dry_run, drain_timeout_s=drain_timeout_s, page_size=20
+            ),
         )
 
     def message(self, heard: DocumentChange, *, run: str | None = None) -> Message:

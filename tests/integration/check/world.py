@@ -87,8 +87,8 @@ class World:
         await self.settle()
 
     async def check(self, *, pending: Pending | None = None, **settings: Any) -> CheckResult:
-        """Run the check, with a short patience."""
-        chosen: dict[str, Any] = {"drain_timeout_s": 5.0} | settings
+        """Run the check."""
+        chosen: dict[str, Any] = {"drain_timeout_s": 60.0} | settings
         return await run_check(
             store=self.store,
             mirror=self.mirror,

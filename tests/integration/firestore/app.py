@@ -86,7 +86,7 @@ class App:
             pending=None,
             clock=self.pipe.clock,
             # What is published here is on the bus: nothing is under way unseen.
-            settings=CheckSettings(drain_timeout_s=5.0, page_size=7, grace_s=0.0),
+            settings=CheckSettings(drain_timeout_s=60.0, page_size=7, grace_s=0.0),
         )
 
 

@@ -73,4 +73,4 @@ def test_the_emulator_ends_with_the_tests_that_were_killed(tmp_path: Path) -> No
         host = tests.stdout.readline().strip()
         assert emulator_process.answers(host)
         tests.kill()
-    assert wait_until(lambda: not emulator_process.answers(host), 10.0)
+    assert wait_until(lambda: not emulator_process.answers(host), 60.0)

@@ -107,5 +107,5 @@ class Deployment:
                 subscription=parts.subscription,
                 pending=await parts.pending(),
                 clock=parts.clock,
-                settings=CheckSettings(drain_timeout_s=5.0),
+                settings=CheckSettings(drain_timeout_s=60.0),
             )

@@ -193,7 +193,7 @@ async def test_without_a_writer_the_reconcile_waits_in_vain_and_says_so(
             await restored.world.publisher.publish(restored.undone[:1])
 
     with pytest.raises(CheckIncomplete, match="did not drain"):
-        await restored.rebase(on_step=leave_something)
+        await restored.rebase(on_step=leave_something, drain_timeout_s=0.1)
     state = await restored.ledger.state()
     assert state is not None
     assert state.step is RebaseStep.REFILLED

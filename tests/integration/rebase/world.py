@@ -86,6 +86,7 @@ class RebaseWorld:
         on_step: StepObserver | None = None,
         page_rows: int = 25,
         stop: asyncio.Event | None = None,
+        drain_timeout_s: float = 60.0,
     ) -> RebaseState:
         """Begin or go on, as the command does; the writers are the caller's."""
         world = self.world
@@ -114,7 +115,9 @@ class RebaseWorld:
                 return await refill.run(run)
 
             async def reconciled() -> bool:
-                self.reconciled = await self.filled.reconcile(run=f"{run}-reconcile")
+                self.reconciled = await self.filled.reconcile(
+                    run=f"{run}-reconcile", drain_timeout_s=drain_timeout_s
+                )
                 return self.reconciled.is_finished
 
             return await run_rebase(

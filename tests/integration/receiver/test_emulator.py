@@ -93,7 +93,7 @@ async def checked(pipe: Pipe, store: FirestoreDocumentStore) -> CheckResult:
         subscription="sql-writer",
         pending=None,
         clock=pipe.clock,
-        settings=CheckSettings(drain_timeout_s=5.0),
+        settings=CheckSettings(drain_timeout_s=60.0),
     )
 
 

@@ -128,7 +128,7 @@ async def test_a_caller_that_is_cancelled_leaves_no_connection_to_the_next(
     """Its batch goes on: whoever came next would read its answer."""
     stand_in.answer = to("ASKED", Silence)
     clock = SystemClock()
-    asking = asyncio.create_task(database.run("ASKED", timeout_s=1.0))
+    asking = asyncio.create_task(database.run("ASKED", timeout_s=3.0))
     async with asyncio.timeout(30):
         while not any("ASKED" in batch for batch in stand_in.batches):
             await clock.sleep(0.005)
