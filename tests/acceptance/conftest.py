@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +20,8 @@ from storemirror.wiring import Parts
 from tests.support.command_server import command_server
 
 _TIMEOUT_S = 120.0
+#: Of commands that go on until they are stopped: the machine may be busy.
+_GOING_TIMEOUT_S = 180.0
 _OWN_VARIABLES = ("FIRESTORE_", "STOREMIRROR_", "SQL_PROC_", "SERVICEBUS_", "USE_SQL_")
 #: `make test WORKERS=3` sets it for every process, and a functions framework would start three.
 _OTHERS_VARIABLES = ("WORKERS",)
@@ -51,6 +56,30 @@ async def run_command(*arguments: str, environment: Mapping[str, str], folder: P
         timeout_s=_TIMEOUT_S,
     )
     return Finished(status, out.decode(), err.decode())
+
+
+@contextlib.asynccontextmanager
+async def going_command(
+    *arguments: str, environment: Mapping[str, str], folder: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start `storemirror` anew for as long as a block; it is killed if it has not ended by then."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from storemirror.cli.entry import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(environment),
+        cwd=folder,
+    )
+    try:
+        async with asyncio.timeout(_GOING_TIMEOUT_S):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @dataclass(frozen=True, slots=True)

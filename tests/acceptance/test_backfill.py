@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import sys
 
 import pytest
 
 from storemirror.event.value import encode_fields
 from storemirror.source.port import Write
-from tests.acceptance.conftest import Operator, clean_environment
+from tests.acceptance.conftest import Operator, going_command
 
 pytestmark = pytest.mark.postgres
 
@@ -82,18 +80,10 @@ async def test_without_a_writer_it_waits_and_ctrl_c_leaves_the_rest(deployed: Op
     """The bus does not grow without bound, and nothing that was paid for is lost."""
     await import_documents(deployed, 30)
     command = ("backfill", "--yes", "--page-size", "5", "--max-depth", "10")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from storemirror.cli.entry import main; main()",
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(deployed.environment),
-        cwd=deployed.folder,
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(180):
+    async with going_command(
+        *command, environment=deployed.environment, folder=deployed.folder
+    ) as process:
+        assert process.stderr is not None
         while b"waiting: " not in (line := await process.stderr.readline()):
             assert line, "it ended without having waited"
         process.send_signal(signal.SIGINT)

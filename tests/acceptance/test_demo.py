@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import clean_environment, run_command
+from tests.acceptance.conftest import going_command, run_command
 
 pytestmark = [pytest.mark.postgres, pytest.mark.demo]
 
@@ -55,18 +53,9 @@ async def test_a_run_too_short_to_show_anything_fails_and_says_so(tmp_path: Path
 
 async def test_ctrl_c_stops_cleanly_compares_and_says_the_result(tmp_path: Path) -> None:
     """A person who stops the demo still gets the proof."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from storemirror.cli.main import main; main()",
-        "demo",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
-        cwd=tmp_path,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(60):
+    unbuffered = {"PYTHONUNBUFFERED": "1"}
+    async with going_command("demo", environment=unbuffered, folder=tmp_path) as process:
+        assert process.stdout is not None
         assert b"live" in await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()

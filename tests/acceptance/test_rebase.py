@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 
@@ -15,7 +13,7 @@ from storemirror.clock import EPOCH
 from storemirror.event.value import encode_fields
 from storemirror.source.port import Write
 from storemirror.sql.postgres.connection import DOCUMENTS, Database
-from tests.acceptance.conftest import Operator, clean_environment
+from tests.acceptance.conftest import Operator, going_command
 from tests.support.restores import back_up, restore
 
 pytestmark = pytest.mark.postgres
@@ -32,7 +30,7 @@ async def write(operator: Operator, *writes: Write) -> None:
 
 @contextlib.asynccontextmanager
 async def documents(operator: Operator) -> AsyncIterator[Database]:
-    database = Database(operator.environment["STOREMIRROR_DOCUMENTS_DSN"], DOCUMENTS, max_size=1)
+    database = Database(operator.environment["STOREMIRROR_DOCUMENTS_DSN"], DOCUMENTS, max_size=2)
     await database.open()
     yield database
     await database.aclose()
@@ -58,25 +56,40 @@ async def restored(deployed: Operator) -> Operator:
     return deployed
 
 
+#: Held, they keep a rebase from setting its mark, and from reading a document after that.
+MARKING = b"SELECT pg_advisory_xact_lock(1)"
+READING = b"LOCK TABLE documents.document IN ACCESS EXCLUSIVE MODE"
+
+
+@contextlib.asynccontextmanager
+async def holding(database: Database, lock: bytes) -> AsyncIterator[None]:
+    async with database.transaction() as conn:
+        await conn.execute(lock)
+        yield
+
+
 async def killed_at(operator: Operator, words: str) -> None:
-    """Run the command, and kill it as soon as it says these words."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from storemirror.cli.main import main; main()",
-        "rebase",
-        "--yes",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(operator.environment),
-        cwd=operator.folder,
-    )
-    assert process.stderr is not None
-    async for line in process.stderr:
-        if words in line.decode():
-            process.send_signal(signal.SIGKILL)
-            break
-    await process.communicate()
+    """Run the command, and kill it when it has said these words; locks keep it where it is."""
+    async with operator.parts() as parts:
+        # What the restore left to be indexed takes the lock of the mark as well.
+        await (await parts.embedded_store()).prepare()
+    async with documents(operator) as database, contextlib.AsyncExitStack() as held:
+        marking = await held.enter_async_context(contextlib.AsyncExitStack())
+        await marking.enter_async_context(holding(database, MARKING))
+        process = await held.enter_async_context(
+            going_command(
+                "rebase", "--yes", environment=operator.environment, folder=operator.folder
+            )
+        )
+        assert process.stderr is not None
+        async for line in process.stderr:
+            if words in line.decode():
+                process.send_signal(signal.SIGKILL)
+                break
+            if b"the bus is purged" in line:
+                await held.enter_async_context(holding(database, READING))
+                await marking.aclose()
+        await process.communicate()
     assert process.returncode == -signal.SIGKILL
 
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,14 +16,13 @@ from google.events.cloud.firestore import DocumentEventData  # type: ignore[impo
 from storemirror.clock import EPOCH, SystemClock
 from storemirror.sql.postgres.connection import MIRROR, Database, psycopg, sql
 from storemirror.sql.postgres.server import EmbeddedServer
-from tests.acceptance.conftest import Operator, clean_environment
+from tests.acceptance.conftest import Operator, going_command
 from tests.acceptance.test_operator import conversation, message
 from tests.integration.receiver.hosted import call
 from tests.support.deliveries import HEADERS, NAME, PATH, fill_image
 
 pytestmark = pytest.mark.postgres
 
-_TIMEOUT_S = 180.0
 _CLOCK = SystemClock()
 A_MESSAGE = {"senderId": "u1", "body": "hi", "sentAt": EPOCH}
 #: Deliveries come over HTTP where documents are in Firestore; nothing is read there unless a row's
@@ -81,23 +79,9 @@ class Up:
 @contextlib.asynccontextmanager
 async def running(operator: Operator, command: str = "up", **variables: str) -> AsyncIterator[Up]:
     """Start `storemirror up`, or another; it is killed at the end, if it has not ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from storemirror.cli.entry import main; main()",
-        command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment({**operator.environment, **variables}),
-        cwd=operator.folder,
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            yield Up(process, operator)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    environment = {**operator.environment, **variables}
+    async with going_command(command, environment=environment, folder=operator.folder) as process:
+        yield Up(process, operator)
 
 
 async def rows(operator: Operator, query: bytes) -> list[tuple[Any, ...]]:
