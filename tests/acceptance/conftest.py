@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,8 @@ from storemirror.clock import SystemClock
 from storemirror.config import load_settings
 from storemirror.wiring import Parts
 from tests.support.command_server import command_server
+from tests.support.databases import Databases
+from tests.support.templates import new_documents_dsn
 
 _TIMEOUT_S = 120.0
 #: Of commands that go on until they are stopped: the machine may be busy.
@@ -107,23 +109,43 @@ class Operator:
         return Parts(load_settings(None, self.environment), SystemClock())
 
 
-@pytest.fixture
-async def operator(new_database: Callable[[], Awaitable[str]], tmp_path: Path) -> Operator:
-    """A deployment with empty databases: nothing is installed or provisioned."""
+def _with_databases(folder: Path, *, documents: str, bus: str, mirror: str) -> Operator:
     environment = {
         "STOREMIRROR_FIRESTORE_PROJECT": "demo",
-        "STOREMIRROR_DOCUMENTS_DSN": await new_database(),
-        "STOREMIRROR_BUS_DSN": await new_database(),
-        "STOREMIRROR_SQL_DSN": await new_database(),
+        "STOREMIRROR_DOCUMENTS_DSN": documents,
+        "STOREMIRROR_BUS_DSN": bus,
+        "STOREMIRROR_SQL_DSN": mirror,
         "USE_SQL_DM_WRITE_MIRROR": "true",
     }
-    return Operator(environment, tmp_path)
+    return Operator(environment, folder)
 
 
 @pytest.fixture
-async def deployed(operator: Operator) -> Operator:
-    """A deployment that is ready to run."""
-    await operator.deploys()
-    async with operator.parts() as parts:
-        await (await parts.embedded_store()).prepare()
-    return operator
+async def operator(new_database: Databases, tmp_path: Path) -> Operator:
+    """A deployment with empty databases: nothing is installed or provisioned."""
+    return _with_databases(
+        tmp_path,
+        documents=await new_database(),
+        bus=await new_database(),
+        mirror=await new_database(),
+    )
+
+
+@pytest.fixture
+async def deployed(new_database: Databases, tmp_path: Path) -> Operator:
+    """A deployment that is ready to run: copies of databases on which `deploys` was done once."""
+
+    async def provision(dsn: str) -> None:
+        async with _with_databases(tmp_path, documents="", bus=dsn, mirror="").parts() as parts:
+            await (await parts.bus_admin()).provision(parts.topic())
+
+    async def apply(dsn: str) -> None:
+        async with _with_databases(tmp_path, documents="", bus="", mirror=dsn).parts() as parts:
+            await (await parts.schema()).apply()
+
+    return _with_databases(
+        tmp_path,
+        documents=await new_documents_dsn(new_database),
+        bus=await new_database.filled("deployed bus", provision),
+        mirror=await new_database.filled("deployed mirror", apply),
+    )
