@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -78,12 +79,39 @@ class LoopTime:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead_s = 0.0
-        loop = asyncio.get_running_loop()
-        time_s = loop.time
-        monkeypatch.setattr(loop, "time", lambda: time_s() + self._ahead_s)
+        self._loop = loop = asyncio.get_running_loop()
+        self._time_s, self._call_later = loop.time, loop.call_later
+        #: When they are due, and the call.  uvloop's timers go by a time that nobody can move.
+        self._timers: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._numbers = itertools.count()
+        monkeypatch.setattr(loop, "time", self._now_s)
+        monkeypatch.setattr(loop, "call_later", self._later)
+        monkeypatch.setattr(loop, "call_at", self._at)
 
     def move_on(self, duration_s: float) -> None:
         self._ahead_s += duration_s
+        for due_s, call in [*self._timers.values()]:
+            if due_s <= self._now_s():
+                self._loop.call_soon(call)
+
+    def _now_s(self) -> float:
+        return self._time_s() + self._ahead_s
+
+    def _at(self, due_s: float, *called: Any, **context: Any) -> asyncio.TimerHandle:
+        return self._later(due_s - self._now_s(), *called, **context)
+
+    def _later(
+        self, delay_s: float, callback: Callable[..., object], *arguments: Any, **context: Any
+    ) -> asyncio.TimerHandle:
+        number = next(self._numbers)
+
+        def call() -> None:
+            if self._timers.pop(number, None) is not None and not handle.cancelled():
+                callback(*arguments)
+
+        handle = self._call_later(delay_s, call, **context)
+        self._timers[number] = self._now_s() + delay_s, call
+        return handle
 
 
 @pytest.fixture
