@@ -14,6 +14,9 @@
 
 SHELL := /bin/sh
 export PYTHON
+# Compiled files are kept, whatever the machine's habit: each of a thousand processes would compile
+# all that it loads anew.
+export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo-deps demo bench test-deps tsql-deps test soak exhaustive tsql check docs
