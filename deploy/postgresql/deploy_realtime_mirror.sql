@@ -1,18 +1,85 @@
--- The whole deployment as one transaction, for `psql`:
+-- The whole deployment, for `psql`:
 --
 --     psql -v ON_ERROR_STOP=1 -v project=my-project -v database='(default)' -f deploy_realtime_mirror.sql
 --
--- `storemirror schema apply` does the same through the driver.  Idempotent; no table is dropped.
--- Rendered from the declarations by `storemirror schema render`; do not edit.
+-- It is one transaction, but for an index that is to take the place of one: that is built before,
+-- beside it.  `storemirror schema apply` does the same through the driver.  Idempotent; no table is
+-- dropped.  Rendered from the declarations by `storemirror schema render`; do not edit.
+
+-- Two deployments at once would meet in the catalogue, and one would fail.  Not waited for: an index
+-- that the other one builds would wait for whoever does, and so both for each other.
+DO $do$
+BEGIN
+    IF NOT pg_try_advisory_lock(1493801829) THEN
+        RAISE EXCEPTION 'another deployment into this schema is under way; nothing was changed'
+            USING HINT = 'Run this again once it has ended.', ERRCODE = 'lock_not_available';
+    END IF;
+END;
+$do$;
+
+-- What builds, beside an index of other columns, the one that takes its place: a statement a row.
+-- Each runs by itself, outside a transaction, and locks no reader and no writer out.  What a build
+-- that failed has left (it is not valid) goes first; what somebody has built already stays.
+SELECT s.statement
+FROM (
+    SELECT
+        ARRAY(
+            SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
+            FROM pg_index AS x
+            CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+            WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
+                AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest"')
+            ORDER BY k.place
+        ) AS now,
+        ARRAY(
+            SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
+            FROM pg_index AS x
+            CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number
+            WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
+                AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest_next"') AND x.indisvalid AND x.indpred IS NOT NULL
+            ORDER BY k.place
+        ) AS next,
+        '{"conversation_id","sent_at","message_id","+sender_id"}'::text[] AS wanted
+) AS i
+CROSS JOIN LATERAL (VALUES
+    ($sql$DROP INDEX CONCURRENTLY IF EXISTS "storemirror"."dm_message_latest_next"$sql$,
+        to_regclass('"storemirror"."dm_message_latest_next"') IS NOT NULL),
+    ($sql$CREATE INDEX CONCURRENTLY "dm_message_latest_next" ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC) INCLUDE ("sender_id") WHERE row_state = 'live'$sql$, true)
+) AS s (statement, is_needed)
+WHERE s.is_needed AND i.now NOT IN ('{}', i.wanted) AND i.next <> i.wanted
+    -- While a column is still to come, the index is made after it.
+    AND NOT EXISTS (
+        SELECT 1 FROM unnest(i.wanted) AS w (name)
+        WHERE NOT EXISTS (
+            SELECT 1 FROM pg_attribute AS a
+            WHERE a.attrelid = to_regclass('"storemirror"."dm_message"') AND a.attname = ltrim(w.name, '+') AND NOT a.attisdropped
+        )
+    )
+\gexec
+
 BEGIN;
 SET LOCAL client_min_messages = warning;
--- Two deployments at once would meet in the catalogue, and one would fail.
-DO $do$ BEGIN PERFORM pg_advisory_xact_lock(1493801829); END; $do$;
 -- Writers hold it shared: without it they and the tables' locks below could deadlock.
 DO $do$ BEGIN PERFORM pg_advisory_xact_lock(2686687166); END; $do$;
 
--- Indexes that an earlier release made of other columns: the new one is built beside the old, and
--- takes its name.  First of all: until a table is altered, whoever reads it goes on.
+-- Every table at once, before anything is built or rewritten: a lock that is not given costs no
+-- more than the wait.
+DO $do$
+DECLARE
+    v_tables text;
+BEGIN
+    SELECT string_agg(t.name, ', ' ORDER BY t.place) INTO v_tables
+    FROM unnest(ARRAY['"storemirror"."dm_conversation"', '"storemirror"."dm_participant"', '"storemirror"."dm_message"', '"storemirror"."dm_message_audit"', '"storemirror"."follow_edge"', '"storemirror"."user_block"']::text[]) WITH ORDINALITY AS t (name, place)
+    WHERE to_regclass(t.name) IS NOT NULL;
+    IF v_tables IS NOT NULL THEN
+        EXECUTE 'LOCK TABLE ' || v_tables || ' IN ACCESS EXCLUSIVE MODE';
+    END IF;
+END;
+$do$;
+-- Indexes that an earlier release made of other columns: the one that was built beside it takes its
+-- name.
 DO $do$
 DECLARE
     v_wanted CONSTANT text[] := '{"conversation_id","sent_at","message_id","+sender_id"}'::text[];
@@ -26,21 +93,8 @@ DECLARE
         ORDER BY k.place
     );
 BEGIN
-    IF v_found IN ('{}', v_wanted) THEN
-        RETURN;
-    END IF;
-    -- A column is still to come: the index is made after it.
-    IF EXISTS (
-        SELECT 1 FROM unnest(v_wanted) AS w (name)
-        WHERE NOT EXISTS (
-            SELECT 1 FROM pg_attribute AS a
-            WHERE a.attrelid = to_regclass('"storemirror"."dm_message"') AND a.attname = ltrim(w.name, '+') AND NOT a.attisdropped
-        )
-    ) THEN
-        RETURN;
-    END IF;
-    -- Somebody may have built it before, with CREATE INDEX CONCURRENTLY: then nobody waits for it.
-    IF ARRAY(
+    IF v_found NOT IN ('{}', v_wanted)
+        AND ARRAY(
         SELECT CASE WHEN k.place > x.indnkeyatts THEN '+' ELSE '' END || a.attname
         FROM pg_index AS x
         CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS k (number, place)
@@ -48,13 +102,11 @@ BEGIN
         WHERE x.indrelid = to_regclass('"storemirror"."dm_message"')
             AND x.indexrelid = to_regclass('"storemirror"."dm_message_latest_next"') AND x.indisvalid AND x.indpred IS NOT NULL
         ORDER BY k.place
-    ) <> v_wanted THEN
-        DROP INDEX IF EXISTS "storemirror"."dm_message_latest_next";
-        CREATE INDEX "dm_message_latest_next"
-            ON "storemirror"."dm_message" ("conversation_id", "sent_at" DESC, "message_id" DESC) INCLUDE ("sender_id") WHERE row_state = 'live';
+    ) = v_wanted
+    THEN
+        DROP INDEX "storemirror"."dm_message_latest";
+        ALTER INDEX "storemirror"."dm_message_latest_next" RENAME TO "dm_message_latest";
     END IF;
-    DROP INDEX "storemirror"."dm_message_latest";
-    ALTER INDEX "storemirror"."dm_message_latest_next" RENAME TO "dm_message_latest";
 END;
 $do$;
 
@@ -1822,6 +1874,7 @@ ALTER TABLE "storemirror"."follow_edge" DROP CONSTRAINT IF EXISTS "follow_edge_r
 ALTER TABLE "storemirror"."user_block" DROP CONSTRAINT IF EXISTS "user_block_required";
 
 COMMIT;
+DO $do$ BEGIN PERFORM pg_advisory_unlock(1493801829); END; $do$;
 
 -- Every mirrored table carries its LastEvent columns: this lists them.
 SELECT table_name, count(*) AS last_event_columns

@@ -169,6 +169,8 @@ def _print_status(status: SchemaStatus) -> None:
             "mapping revisions": ", ".join(revisions) or None,
         }
     )
+    for sentence in status.under_way:
+        say(f"under way: {sentence}")
     for difference in status.differences:
         say(f"differs: {difference}")
     if not status.differences:

@@ -68,6 +68,8 @@ class WantedTable:
     key: tuple[str, ...]
     #: Index -> its columns, as one text that both sides spell alike.
     indexes: Mapping[str, str] = field(default_factory=dict)
+    #: Index -> the name under which one that is to replace it is built beside it.
+    replacements: Mapping[str, str] = field(default_factory=dict)
     #: Name of the constraint for required columns, and those columns.
     required_name: str = ""
     required: frozenset[str] = frozenset()
@@ -140,6 +142,8 @@ class FoundIndex:
     is_unique: bool = False
     #: Whether it holds for every row, at every moment, over plain columns.
     is_plain: bool = True
+    #: Whether it was built to its end.
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

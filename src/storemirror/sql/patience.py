@@ -26,11 +26,19 @@ class LockPatience:
     #: Between two tries, for what has queued behind the change.
     pause_s: float = 4.0
     try_count: int = 10
+    #: For older transactions to end, before an index is whole that is built beside another one: of
+    #: this wait nobody notices anything, and giving up costs the whole build.
+    build_wait_s: float = 3_600.0
 
     @property
     def wait_ms(self) -> int:
         """Give how long a lock is waited for, as servers take it."""
         return round(self.wait_s * 1_000)
+
+    @property
+    def build_wait_ms(self) -> int:
+        """Give `build_wait_s` as servers take it."""
+        return round(self.build_wait_s * 1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,16 @@ class Deployment:
         return SchemaLocked(
             f"the schema is in use: a lock was not given in {patience.wait_s:g} s, at"
             f" {patience.try_count} tries; {_told(holders)}; {what_is}"
+        )
+
+    def not_built(
+        self, holders: Sequence[LockHolder] | None, patience: LockPatience
+    ) -> SchemaLocked:
+        """Say that an index was not whole in time, so that it cannot take another one's place."""
+        return SchemaLocked(
+            "the index that is to take another one's place cannot be used before every older"
+            f" transaction has ended, and in {patience.build_wait_s:g} s they did not;"
+            f" {_told(holders)}; nothing was changed, and the index will be built anew"
         )
 
 

@@ -97,6 +97,8 @@ class SchemaStatus:
     mapping_revisions: Mapping[str, int | None]
     #: One sentence a difference; empty when a writer may run.
     differences: tuple[str, ...]
+    #: One sentence for each thing that a `schema apply` does just now, or has left half done.
+    under_way: tuple[str, ...] = ()
 
 
 class RebaseStep(enum.StrEnum):

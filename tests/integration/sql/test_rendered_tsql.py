@@ -31,6 +31,8 @@ def rendering(file: Path, *, is_drop_create: bool = False) -> Rendering:
 def batches_of(made: Rendering) -> list[str]:
     """What the driver sends, all of it."""
     return [
+        *made.next_indexes_batches(),
+        *made.indexes_batches(),
         *made.tables_batches(),
         *made.procedures_batches(),
         *made.adopt_batches(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -59,6 +60,45 @@ class Server(Babelfish):
             raise ServerError(self.refused[1], "Lock request time out period exceeded.")
 
 
+class Microsofts(Server):
+    """SQL Server as its catalogue tells of what is installed; messages by an earlier index."""
+
+    def __init__(self, rendering: Rendering) -> None:
+        super().__init__(rendering)
+        #: Names of the messages' indexes that hold no sender.
+        self.earlier = ["ix_dmmessage_latest"]
+        #: Of those that do, beside it.
+        self.built: list[str] = []
+
+    async def run(
+        self, batch: str, parameters: Sequence[object] = (), timeout_s: float = 0
+    ) -> list[Rows]:
+        if "compatibility_level" in batch:
+            return [[(1, 150, "db", 1)]]
+        found = await super().run(batch, parameters, timeout_s)
+        if "sys.check_constraints" not in batch.replace("[", "").replace("]", ""):
+            return found
+        kinds, columns, indexes, checks, keys, texts = found
+        return [
+            kinds,
+            [tuple("Latin1_General_100_BIN2" if v == "bbf_unicode_bin2" else v for v in row)
+             for row in columns],
+            [*self._told(indexes)],
+            [(*row[:2], re.sub(r"\((\w+)(\)::| IS NOT)", r"([\1]\2", row[2])) for row in checks],
+            keys,
+            texts,
+        ]  # fmt: skip
+
+    def _told(self, indexes: Rows) -> Iterator[tuple[Any, ...]]:
+        for place, name, is_unique, _, is_disabled, column, down, is_included in indexes:
+            bare = name[:19] if name.startswith("ix_dmmessage_latest") else name
+            row = (place, bare, is_unique, int(not is_unique), is_disabled, column, down)
+            if not (is_included and bare in self.earlier):
+                yield (*row, is_included)
+            if bare == "ix_dmmessage_latest":
+                yield from ((place, other, *row[2:], is_included) for other in self.built)
+
+
 @pytest.fixture
 def server() -> Server:
     """The built-in entities, installed."""
@@ -98,7 +138,7 @@ async def test_no_lock_is_waited_for_without_end(server: Server) -> None:
     spoil(server)
     await schema_of(server).apply()
     waits = [b for b in server.sent if "SET LOCK_TIMEOUT" in b]
-    assert waits == ["SET LOCK_TIMEOUT 250;", "SET LOCK_TIMEOUT 45000;"]
+    assert waits == 2 * ["SET LOCK_TIMEOUT 250;", "SET LOCK_TIMEOUT 45000;"]
     [lock, *_] = [b for b in server.sent if "@LockMode = N'Exclusive'" in b and "Transaction" in b]
     assert "@LockTimeout = 250;" in lock
 
@@ -121,6 +161,39 @@ async def test_what_was_changed_before_the_lock_is_told(server: Server) -> None:
     server.refused = ("@Declarations = ?", 1222)
     with pytest.raises(SchemaLocked, match="STATE; tables and procedures are changed"):
         await schema_of(server).apply()
+
+
+async def test_an_index_is_built_before_the_tables_are_locked() -> None:
+    """What is built within the transaction of the tables goes with each try that is refused."""
+    server = Microsofts(Rendering(load_model(), schema_name="dbo", procedures={}))
+    server.refused = ("CREATE TABLE", 1222)
+    schema = schema_of(server)
+    with pytest.raises(SchemaLocked, match="nothing was changed"):
+        await schema.apply()
+    sent = [b for b in server.sent if "ONLINE = ON" in b or b == "BEGIN TRANSACTION;"]
+    assert ["ONLINE = ON" in batch for batch in sent] == [True, False, False]
+    [swap] = {b for b in server.sent if "sp_rename" in b}
+    assert "[IX_DmMessage_Latest_Next]', @newname = N'IX_DmMessage_Latest'" in swap
+    assert server.sent.index(swap) > server.sent.index("BEGIN TRANSACTION;")
+
+
+async def test_a_build_that_is_refused_is_tried_again_and_told() -> None:
+    """A writer may stand where the build begins."""
+    server = Microsofts(Rendering(load_model(), schema_name="dbo", procedures={}))
+    server.refused = ("ONLINE = ON", 1222)
+    with pytest.raises(SchemaLocked, match="nothing was changed"):
+        await schema_of(server).apply()
+    assert sum("ONLINE = ON" in batch for batch in server.sent) == BRIEF.try_count
+    assert "BEGIN TRANSACTION;" not in server.sent
+
+
+async def test_what_is_built_and_not_swapped_is_told() -> None:
+    """Whoever finds the index wonders whose it is."""
+    server = Microsofts(Rendering(load_model(), schema_name="dbo", procedures={}))
+    assert (await schema_of(server).status()).under_way == ()
+    server.built = ["IX_DmMessage_Latest_Next"]
+    [told] = (await schema_of(server).status()).under_way
+    assert told.startswith("index IX_DmMessage_Latest_Next is built: the next")
 
 
 def test_another_error_is_no_refused_lock() -> None:

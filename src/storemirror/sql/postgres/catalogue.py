@@ -54,7 +54,8 @@ SELECT t.relname, i.relname, x.indisunique,
        ) FILTER (WHERE k.place <= x.indnkeyatts)
        || COALESCE(' including ' || string_agg(a.attname::text, ', ' ORDER BY k.place)
            FILTER (WHERE k.place > x.indnkeyatts), '')
-       || CASE WHEN x.indpred IS NULL THEN '' ELSE ' (partial)' END
+       || CASE WHEN x.indpred IS NULL THEN '' ELSE ' (partial)' END,
+       x.indisvalid
 FROM pg_index x
 JOIN pg_class t ON t.oid = x.indrelid
 JOIN pg_class i ON i.oid = x.indexrelid
@@ -102,12 +103,15 @@ async def read_catalogue(conn: Connection, wanted: WantedSchema) -> FoundSchema:
             expression=expression,
         )
     indexes: dict[str, dict[str, FoundIndex]] = {}
-    for table, name, is_unique, is_plain, parts, definition in await _rows(conn, _INDEXES, bound):
+    for table, name, is_unique, is_plain, parts, definition, is_whole in await _rows(
+        conn, _INDEXES, bound
+    ):
         indexes.setdefault(table, {})[name] = FoundIndex(
             definition=definition,
             columns=tuple(parts or ()),
             is_unique=is_unique,
             is_plain=is_plain,
+            is_whole=is_whole,
         )
     checks, foreign_keys = await _constraints(conn, bound)
     info = await _info(conn, wanted.name)

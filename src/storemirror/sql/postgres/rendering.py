@@ -20,7 +20,7 @@ from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import has_relationship, resolved_names, snake_case
-from storemirror.sql.postgres.tables import wanted_tables
+from storemirror.sql.postgres.tables import next_index, wanted_tables
 from storemirror.sql.postgres.types import TYPES
 from storemirror.sql.render import (
     SCHEMA_VERSION,
@@ -84,9 +84,20 @@ class Rendering:
         """Give the qualified, quoted name of a procedure by its declared-style name."""
         return ".".join(quoted(part) for part in self.procedure_parts(name))
 
+    def next_indexes_sql(self) -> str:
+        """Render what asks for the statements that build indexes beside those they replace."""
+        return _ENVIRONMENT.get_template("next_indexes.sql.j2").render(self._context)
+
+    @property
+    def next_index_names(self) -> Sequence[str]:
+        """Give the names, unquoted, under which those are built."""
+        return [name for t in wanted_tables(self.model) for name in t.replacements.values()]
+
     def indexes_sql(self) -> str:
-        """Render what replaces indexes that are installed; before anything keeps readers out."""
-        return _ENVIRONMENT.get_template("indexes.sql.j2").render(self._context)
+        """Render what locks every table, and then gives those indexes their names."""
+        names = [self._qualified(table.name) for table in wanted_tables(self.model)]
+        template = _ENVIRONMENT.get_template("indexes.sql.j2")
+        return template.render(self._context, table_names=names)
 
     def tables_sql(self) -> str:
         """Render the tables."""
@@ -115,6 +126,7 @@ class Rendering:
         """Render the whole deployment as one script for `psql`."""
         return _ENVIRONMENT.get_template("deploy.sql.j2").render(
             self._context,
+            next_indexes=self.next_indexes_sql(),
             indexes=self.indexes_sql(),
             tables=self.tables_sql(),
             guards=_ENVIRONMENT.get_template("guards.sql.j2").render(guarded=self._guarded()),
@@ -229,7 +241,7 @@ class Rendering:
             required_check=quoted(f"{snake}_required"),
             purge_index=quoted(f"{snake}_purge"),
             latest_index=quoted(f"{snake}_latest"),
-            latest_next=quoted(f"{snake}_latest_next"),
+            latest_next=quoted(next_index(f"{snake}_latest")),
             latest_covers=[quoted(snake_case(c)) for c in covered_by_latest(entity)],
             state_check=quoted(f"{snake}_state"),
             rollup_entry=rollup_entry(entity.name),

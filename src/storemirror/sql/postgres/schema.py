@@ -7,7 +7,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from storemirror.clock import Clock, SystemClock
-from storemirror.errors import SchemaBoundElsewhere, SchemaChangeRefused, SchemaMismatch
+from storemirror.errors import (
+    SchemaBoundElsewhere,
+    SchemaChangeRefused,
+    SchemaMismatch,
+    SqlUnavailable,
+)
 from storemirror.model.entity import Entity
 from storemirror.sql.catalogue import FoundSchema, WantedSchema
 from storemirror.sql.names import snake_case
@@ -23,12 +28,22 @@ from storemirror.sql.postgres.connection import (
     psycopg,
     sql,
 )
+from storemirror.sql.postgres.next_indexes import (
+    NOT_GIVEN,
+    build_next_indexes,
+    builds_under_way,
+)
 from storemirror.sql.postgres.rendering import Rendering
 from storemirror.sql.postgres.wanted import wanted_schema
 from storemirror.sql.render import SCHEMA_VERSION
 from storemirror.sql.shape import Alteration, Refusal
+from storemirror.sql.under_way import decide_under_way
 
 _BOUND_ELSEWHERE: Final = ("SM010", "SM011")
+#: How long a deployment waits for another one to end, which may be building an index; and how
+#: often it asks.
+_DEPLOY_WAIT_S: Final = 3_600.0
+_DEPLOY_PAUSE_S: Final = 0.2
 #: What a column is given for `Alteration.TYPE`: the types of the catalogue, as they are written.
 _WRITTEN_TYPES: Final[Mapping[str, sql.SQL]] = {
     "text": sql.SQL("text"),
@@ -101,6 +116,7 @@ class PostgresSchema:
     ) -> SchemaStatus:
         """See `SchemaAdmin.apply`."""
         deployment = Deployment(on_planned)
+        await self._build(deployment, may_alter_columns=may_alter_columns)
         await patiently(
             lambda: self._deploy(deployment, may_alter_columns=may_alter_columns),
             self._patience,
@@ -108,27 +124,41 @@ class PostgresSchema:
         )
         return await self.status()
 
+    async def _build(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
+        """Build, once and not at every try, what is to take the place of an index."""
+        async with self._database.connection() as conn, self._deploying(conn):
+            plan = await self._told_plan(conn, deployment, may_alter_columns=may_alter_columns)
+            if plan.is_empty:
+                return
+            await build_next_indexes(conn, self._rendering, self._patience, deployment)
+
     async def _deploy(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
         async with self._database.connection() as conn, self._deploying(conn):
-            plan = await self._plan(conn, may_alter_columns=may_alter_columns)
-            if plan.is_refused:
-                listed = _listed([str(refusal) for refusal in plan.refusals])
-                raise SchemaChangeRefused(f"{listed}; nothing was changed")
-            deployment.tell(plan)
+            plan = await self._told_plan(conn, deployment, may_alter_columns=may_alter_columns)
             # Even where nothing is added, the statements lock every table.  What the plan cannot
             # see is installed with another `SCHEMA_VERSION`.
             if plan.is_empty:
                 return
             try:
                 await self._change(conn, plan, deployment)
-            except psycopg.errors.LockNotAvailable as exc:
+            except NOT_GIVEN as exc:
                 raise deployment.locked(await self._holders(conn), self._patience) from exc
+
+    async def _told_plan(
+        self, conn: Connection, deployment: Deployment, *, may_alter_columns: bool
+    ) -> SchemaPlan:
+        plan = await self._plan(conn, may_alter_columns=may_alter_columns)
+        if plan.is_refused:
+            listed = _listed([str(refusal) for refusal in plan.refusals])
+            raise SchemaChangeRefused(f"{listed}; nothing was changed")
+        deployment.tell(plan)
+        return plan
 
     async def _change(self, conn: Connection, plan: SchemaPlan, deployment: Deployment) -> None:
         async with self._changing(conn):
+            await conn.execute(self._rendering.indexes_sql().encode())
             for alteration in plan.alterations:
                 await conn.execute(self._alteration(alteration))
-            await conn.execute(self._rendering.indexes_sql().encode())
             await conn.execute(self._rendering.tables_sql().encode())
             await conn.execute(self._rendering.procedures_sql().encode())
         deployment.has_changed = True
@@ -143,7 +173,8 @@ class PostgresSchema:
     async def status(self) -> SchemaStatus:
         """See `SchemaAdmin.status`."""
         async with self._database.connection() as conn:
-            return self._status(await read_catalogue(conn, self.wanted))
+            builds = await builds_under_way(conn, self.wanted)
+            return self._status(await read_catalogue(conn, self.wanted), builds)
 
     async def outdated_counts(self, *, max_count: int) -> Mapping[str, int]:
         """See `SchemaAdmin.outdated_counts`."""
@@ -187,7 +218,7 @@ class PostgresSchema:
             raise SchemaBoundElsewhere(f"{_listed(elsewhere)}; nothing was changed")
         return decide_plan(self.wanted, found, may_alter_columns=may_alter_columns)
 
-    def _status(self, found: FoundSchema) -> SchemaStatus:
+    def _status(self, found: FoundSchema, builds: Mapping[str, str]) -> SchemaStatus:
         is_installed = found.version is not None
         return SchemaStatus(
             is_installed=is_installed,
@@ -202,13 +233,25 @@ class PostgresSchema:
             if is_installed
             else {},
             differences=tuple(decide_differences(self.wanted, found)),
+            under_way=tuple(decide_under_way(self.wanted, found, builds)),
         )
 
     @contextlib.asynccontextmanager
     async def _deploying(self, conn: Connection) -> AsyncIterator[None]:
-        """Hold the lock that one deployment has: two at once would meet in the catalogue."""
+        """Hold the lock that one deployment has: two at once would meet in the catalogue.
+
+        Asked for again and again: whoever waited for it within one statement would be waited for
+        by the index that its holder builds, and so both for each other.
+        """
         lock = (self._rendering.deploy_lock,)
-        await conn.execute("SELECT pg_advisory_lock(%s)", lock)
+        deadline_s = self._clock.monotonic_s() + _DEPLOY_WAIT_S
+        while not await self._is_ours(conn, lock):
+            if self._clock.monotonic_s() > deadline_s:
+                raise SqlUnavailable(
+                    "another deployment into this schema has not ended in"
+                    f" {_DEPLOY_WAIT_S / 60:.0f} minutes"
+                )
+            await self._clock.sleep(_DEPLOY_PAUSE_S)
         try:
             yield
         finally:
@@ -229,6 +272,10 @@ class PostgresSchema:
             await conn.execute("SELECT pg_advisory_xact_lock(%s)", (self._rendering.purge_lock,))
             await conn.execute("SET LOCAL client_min_messages = warning")
             yield
+
+    async def _is_ours(self, conn: Connection, lock: tuple[int]) -> bool:
+        found = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", lock)).fetchone()
+        return found == (True,)
 
     async def _holders(self, conn: Connection) -> list[LockHolder]:
         bound = (self._patience.wait_ms, self._rendering.schema_name, self._rendering.purge_lock)

@@ -51,6 +51,7 @@ def _tables(model: Model, entity: Entity) -> Iterator[WantedTable]:
         columns=tuple(_entity_columns(model, entity)),
         key=keys,
         indexes=_indexes(entity),
+        replacements=_replacements(entity),
         required_name=f"{name}_required",
         required=frozenset(snake_case(c.name) for c in entity.columns if c.is_required),
         parent=None
@@ -182,6 +183,21 @@ def _indexes(entity: Entity) -> Mapping[str, str]:
         besides = f" including {', '.join(covered)}" if covered else ""
         indexes[f"{name}_latest"] = f"{', '.join(order)}{besides} (partial)"
     return indexes
+
+
+def _replacements(entity: Entity) -> Mapping[str, str]:
+    latest = f"{snake_case(entity.name)}_latest"
+    return {latest: next_index(latest)} if latest in _indexes(entity) else {}
+
+
+def next_index(name: str) -> str:
+    """
+    Give the name under which the index is built that is to take the place of one.
+
+    >>> next_index("dm_message_latest")
+    'dm_message_latest_next'
+    """
+    return f"{name}_next"
 
 
 def _plain_type(kind: SqlType) -> str:

@@ -129,6 +129,7 @@ class _Reading:
         self._facts = facts
         self._columns = {c.name: c.type for c in wanted} if wanted else {}
         self._indexes = wanted.indexes if wanted else {}
+        self._named = [*self._indexes, *(wanted.replacements.values() if wanted else ())]
 
     def table(
         self,
@@ -187,7 +188,7 @@ class _Reading:
         spelling: dict[str, list[str]] = {}
         covered: dict[str, list[str]] = {}
         for name, is_unique, has_filter, is_disabled, column, is_descending, is_included in records:
-            index = spelled(name, self._indexes, may_go_on=True)
+            index = spelled(name, self._named, may_go_on=True)
             if is_included:
                 covered.setdefault(index, []).append(self._column(column))
                 continue

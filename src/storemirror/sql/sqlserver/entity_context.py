@@ -12,7 +12,7 @@ from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import pascal_case
 from storemirror.sql.render import rollup_digest
-from storemirror.sql.sqlserver.naming import child_index, latest_index, quoted
+from storemirror.sql.sqlserver.naming import child_index, latest_index, next_index, quoted
 from storemirror.sql.sqlserver.tables import (
     META,
     audit_units,
@@ -88,6 +88,7 @@ def entity_context(names: Names, entity: Entity) -> SimpleNamespace:
         state_check=quoted(f"CK_{name}_RowState"),
         purge_index=quoted(f"IX_{name}_Purge"),
         latest_index=latest_index(name),
+        latest_next=next_index(name),
         latest_columns=_latest_columns(entity, keys),
         latest_covers=[quoted(pascal_case(c)) for c in covered_by_latest(entity)],
         rollup_entry=rollup_entry(entity.name),

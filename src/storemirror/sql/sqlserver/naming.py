@@ -56,6 +56,11 @@ def latest_index(entity: str) -> str:
     return quoted(f"IX_{pascal_case(entity)}_Latest")
 
 
+def next_index(entity: str) -> str:
+    """Give the name, quoted, under which the index is built that is to take its place."""
+    return quoted(f"IX_{pascal_case(entity)}_Latest_Next")
+
+
 def child_index(child: str, key: str) -> str:
     """
     Give the index from a child table's key to its documents, quoted.

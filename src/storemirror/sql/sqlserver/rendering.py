@@ -126,6 +126,14 @@ class Rendering:
         """Give the qualified, quoted name of the procedure that remembers what was installed."""
         return self.qualified(f"{PROCEDURE_PREFIX}RegisterDeployment")
 
+    def next_indexes_batches(self) -> list[str]:
+        """Render what builds indexes beside those they replace."""
+        return batches_of(self._rendered("next_indexes.sql.j2"))
+
+    def indexes_batches(self) -> list[str]:
+        """Render what gives those indexes their names."""
+        return batches_of(self._rendered("indexes.sql.j2"))
+
     def tables_batches(self) -> list[str]:
         """Render the tables."""
         return batches_of(self._rendered("tables.sql.j2"))
@@ -168,6 +176,8 @@ class Rendering:
         return self._rendered(
             "deploy.sqlcmd.j2",
             variables=variables,
+            next_indexes=self._rendered("next_indexes.sql.j2"),
+            indexes=self._rendered("indexes.sql.j2"),
             tables=self._rendered("tables.sql.j2"),
             guards=self._rendered("guards.sql.j2", guarded=self._guarded()),
             procedures=self._procedures(),

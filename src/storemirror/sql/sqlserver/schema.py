@@ -39,6 +39,7 @@ from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.types import COLLATION
 from storemirror.sql.sqlserver.wanted import wanted_schema
+from storemirror.sql.under_way import decide_under_way
 
 #: How long a deployment waits for another one to end.
 _DEPLOY_WAIT_MS: Final = 600_000
@@ -97,6 +98,12 @@ class SqlServerSchema:
     ) -> SchemaStatus:
         """See `SchemaAdmin.apply`."""
         deployment = Deployment(on_planned)
+        # By itself, so that a lock that is refused later takes no build back.
+        await patiently(
+            lambda: self._build(deployment, may_alter_columns=may_alter_columns),
+            self._patience,
+            self._clock,
+        )
         await patiently(
             lambda: self._deploy(deployment, may_alter_columns=may_alter_columns),
             self._patience,
@@ -104,15 +111,27 @@ class SqlServerSchema:
         )
         return await self.status()
 
+    async def _build(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
+        """Build what is to take the place of an index: each in a transaction of its own."""
+        try:
+            async with self._database.session() as session, self._deploying(session):
+                facts = await read_facts(session)
+                plan = await self._told_plan(
+                    session, facts, deployment, may_alter_columns=may_alter_columns
+                )
+                if not plan.is_empty and facts.is_microsofts:
+                    with told_locks():
+                        await _run_all(session, self._rendering.next_indexes_batches())
+        except LockRefused as exc:
+            raise deployment.locked(None, self._patience) from exc
+
     async def _deploy(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
         try:
             async with self._database.session() as session, self._deploying(session):
                 facts = await read_facts(session)
-                plan = await self._plan(session, facts, may_alter_columns=may_alter_columns)
-                if plan.is_refused:
-                    listed = _listed([str(refusal) for refusal in plan.refusals])
-                    raise SchemaChangeRefused(f"{listed}; nothing was changed")
-                deployment.tell(plan)
+                plan = await self._told_plan(
+                    session, facts, deployment, may_alter_columns=may_alter_columns
+                )
                 # Even where nothing is added, the writers' lock is taken.  What the plan cannot
                 # see is installed with another `SCHEMA_VERSION`.
                 if plan.is_empty:
@@ -122,11 +141,28 @@ class SqlServerSchema:
         except LockRefused as exc:
             raise deployment.locked(None, self._patience) from exc
 
+    async def _told_plan(
+        self,
+        session: Session,
+        facts: ServerFacts,
+        deployment: Deployment,
+        *,
+        may_alter_columns: bool,
+    ) -> SchemaPlan:
+        plan = await self._plan(session, facts, may_alter_columns=may_alter_columns)
+        if plan.is_refused:
+            listed = _listed([str(refusal) for refusal in plan.refusals])
+            raise SchemaChangeRefused(f"{listed}; nothing was changed")
+        deployment.tell(plan)
+        return plan
+
     async def _change(
         self, session: Session, facts: ServerFacts, plan: SchemaPlan, deployment: Deployment
     ) -> None:
         rendering = self._rendering_for(facts)
         async with self._changing(session):
+            if facts.is_microsofts:
+                await _run_all(session, rendering.indexes_batches())
             for alteration in plan.alterations:
                 await self._alter(session, alteration)
             await _run_all(session, rendering.tables_batches())
@@ -211,6 +247,7 @@ class SqlServerSchema:
             if is_installed
             else {},
             differences=tuple(decide_differences(self.wanted, found)),
+            under_way=tuple(decide_under_way(self.wanted, found, {})),
         )
 
     @contextlib.asynccontextmanager

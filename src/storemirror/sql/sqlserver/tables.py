@@ -148,6 +148,7 @@ def _tables(model: Model, entity: Entity) -> Iterator[WantedTable]:
         columns=tuple(_entity_columns(model, entity)),
         key=keys,
         indexes=_indexes(entity),
+        replacements=_replacements(entity),
         required_name=f"CK_{name}_Required",
         required=frozenset(pascal_case(c.name) for c in entity.columns if c.is_required),
         parent=None
@@ -291,6 +292,11 @@ def _indexes(entity: Entity) -> Mapping[str, str]:
         besides = f" including {', '.join(covered)}" if covered else ""
         indexes[f"IX_{name}_Latest"] = f"{', '.join(order)}{besides} (partial)"
     return indexes
+
+
+def _replacements(entity: Entity) -> Mapping[str, str]:
+    latest = f"IX_{pascal_case(entity.name)}_Latest"
+    return {latest: f"{latest}_Next"} if latest in _indexes(entity) else {}
 
 
 def _widens(plain: str) -> frozenset[str]:
