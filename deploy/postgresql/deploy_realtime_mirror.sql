@@ -17,6 +17,8 @@ BEGIN
 END;
 $do$;
 
+-- For older transactions to end: of this wait nobody notices anything, and giving up costs the build.
+SET lock_timeout = 3600000;
 -- What builds, beside an index of other columns, the one that takes its place: a statement a row.
 -- Each runs by itself, outside a transaction, and locks no reader and no writer out.  What a build
 -- that failed has left (it is not valid) goes first; what somebody has built already stays.
@@ -58,26 +60,59 @@ WHERE s.is_needed AND i.now NOT IN ('{}', i.wanted) AND i.next <> i.wanted
         )
     )
 \gexec
+RESET lock_timeout;
 
 BEGIN;
 SET LOCAL client_min_messages = warning;
--- Writers hold it shared: without it they and the tables' locks below could deadlock.
-DO $do$ BEGIN PERFORM pg_advisory_xact_lock(2686687166); END; $do$;
-
--- Every table at once, before anything is built or rewritten: a lock that is not given costs no
--- more than the wait.
+-- Whoever waits for a table has everybody queue behind it who comes later.
+SET LOCAL lock_timeout = 2000;
 DO $do$
 DECLARE
     v_tables text;
+    v_holders text;
 BEGIN
-    SELECT string_agg(t.name, ', ' ORDER BY t.place) INTO v_tables
-    FROM unnest(ARRAY['"storemirror"."dm_conversation"', '"storemirror"."dm_participant"', '"storemirror"."dm_message"', '"storemirror"."dm_message_audit"', '"storemirror"."follow_edge"', '"storemirror"."user_block"']::text[]) WITH ORDINALITY AS t (name, place)
-    WHERE to_regclass(t.name) IS NOT NULL;
-    IF v_tables IS NOT NULL THEN
-        EXECUTE 'LOCK TABLE ' || v_tables || ' IN ACCESS EXCLUSIVE MODE';
-    END IF;
+    FOR v_try IN 1 .. 10 LOOP
+        BEGIN
+            -- Writers hold it shared: without it they and the tables' locks could deadlock.
+            PERFORM pg_advisory_xact_lock(2686687166);
+            SELECT string_agg(t.name, ', ' ORDER BY t.place) INTO v_tables
+            FROM unnest(ARRAY['"storemirror"."dm_conversation"', '"storemirror"."dm_participant"', '"storemirror"."dm_message"', '"storemirror"."dm_message_audit"', '"storemirror"."follow_edge"', '"storemirror"."user_block"']::text[]) WITH ORDINALITY AS t (name, place)
+            WHERE to_regclass(t.name) IS NOT NULL;
+            IF v_tables IS NOT NULL THEN
+                EXECUTE 'LOCK TABLE ' || v_tables || ' IN ACCESS EXCLUSIVE MODE';
+            END IF;
+            RETURN;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF v_try = 10 THEN
+                SELECT string_agg(format('session %s (%s)', h.pid, h.name), ', ') INTO v_holders FROM (
+                    SELECT a.pid, COALESCE(NULLIF(a.application_name, ''), a.backend_type, '') AS name
+                    FROM pg_stat_activity AS a
+                    WHERE a.pid <> pg_backend_pid()
+                        AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - 2000 * interval '1 ms')
+                        AND EXISTS (
+                            SELECT 1 FROM pg_locks AS l
+                            LEFT JOIN pg_class AS c ON c.oid = l.relation AND l.locktype = 'relation'
+                            LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                            WHERE l.pid = a.pid AND l.granted
+                                AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+                                AND (n.nspname = 'storemirror' OR (l.locktype = 'advisory' AND l.objsubid = 1
+                                    AND (l.classid::bigint << 32) + l.objid::bigint = 2686687166))
+                        )
+                    ORDER BY a.xact_start NULLS LAST, a.pid
+                    LIMIT 5
+                ) AS h;
+                RAISE EXCEPTION 'the schema is in use: a lock was not given in 2000 ms, at 10 tries; %; nothing was changed',
+                    COALESCE('it is in the hands of ' || v_holders, 'whoever had it has let go by now')
+                    USING HINT = 'Let the sessions named above end (a dump, a report, a transaction left open), or end them, then run this again.',
+                        ERRCODE = 'lock_not_available';
+            END IF;
+        END;
+        -- What has queued behind it passes.
+        PERFORM pg_sleep(4.0);
+    END LOOP;
 END;
 $do$;
+
 -- Indexes that an earlier release made of other columns: the one that was built beside it takes its
 -- name.
 DO $do$

@@ -48,13 +48,15 @@ SELECT 'info', concat_ws(' ', schema_version, project, database) FROM storemirro
 """
 
 
-def run_psql(dsn: str, *, project: str = PROJECT) -> subprocess.CompletedProcess[str]:
+def run_psql(
+    dsn: str, *, project: str = PROJECT, script: Path = SCRIPT
+) -> subprocess.CompletedProcess[str]:
     """Run the script as its first lines say."""
     named = os.environ.get("STOREMIRROR_TEST_POSTGRES_BIN")
     psql = found_bin_dir(Path(named) if named else None) / "psql"
     variables = ["-v", "ON_ERROR_STOP=1", "-v", f"project={project}", "-v", f"database={STORE}"]
     return subprocess.run(
-        [psql, "--no-psqlrc", *variables, "-f", SCRIPT, dsn],
+        [psql, "--no-psqlrc", *variables, "-f", script, dsn],
         capture_output=True,
         text=True,
         check=False,

@@ -32,6 +32,7 @@ def batches_of(made: Rendering) -> list[str]:
     """What the driver sends, all of it."""
     return [
         *made.next_indexes_batches(),
+        *made.lock_tables_batches(),
         *made.indexes_batches(),
         *made.tables_batches(),
         *made.procedures_batches(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from storemirror.sql.patience import LockPatience
 from storemirror.sql.plan import SchemaPlan
 from storemirror.sql.postgres.connection import MIRROR, Connection, Database
 from storemirror.sql.postgres.schema import PostgresSchema
+from tests.integration.sql.test_deploy_script import catalogue, run_psql
 from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, installed_mirror
 
 pytestmark = pytest.mark.postgres
@@ -139,3 +141,35 @@ async def test_what_was_changed_before_the_lock_is_told(under_test: MirrorUnderT
             await schema.apply()
     await schema.apply()
     assert (await under_test.schema.plan()).is_empty
+
+
+@pytest.mark.parametrize("is_writer", [False, True], ids=["a table", "the writers' lock"])
+async def test_the_script_gives_way_and_names_who_stands_in_it(
+    under_test: MirrorUnderTest, tmp_path: Path, *, is_writer: bool
+) -> None:
+    """It waited without end, and every reader behind it; who ran it saw nothing."""
+    script = tmp_path / "brief.sql"
+    script.write_text(under_test.rendering.deploy_sql(BRIEF))
+    await under_test.execute("DROP INDEX storemirror.dm_message_purge")
+    before = await catalogue(under_test.database)
+    lock = f"SELECT pg_advisory_xact_lock_shared({under_test.rendering.purge_lock})".encode()
+    async with dumping(under_test, *([lock] if is_writer else [])) as conn:
+        run = run_psql(under_test.dsn, script=script)
+        assert run.returncode != 0
+        assert "the schema is in use: a lock was not given in 50 ms, at 2 tries" in run.stderr
+        assert f"session {conn.info.backend_pid} ({DUMP})" in run.stderr
+        assert "nothing was changed" in run.stderr
+    assert await catalogue(under_test.database) == before
+    run = run_psql(under_test.dsn, script=script)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (await under_test.schema.plan()).is_empty
+
+
+async def test_the_script_has_the_patience_of_schema_apply(under_test: MirrorUnderTest) -> None:
+    """Whoever deploys by script is in the same database, with the same users."""
+    patience = LockPatience()
+    script = under_test.rendering.deploy_sql()
+    assert f"SET LOCAL lock_timeout = {patience.wait_ms};" in script
+    assert f"FOR v_try IN 1 .. {patience.try_count} LOOP" in script
+    assert f"PERFORM pg_sleep({patience.pause_s});" in script
+    assert f"SET lock_timeout = {patience.build_wait_ms};" in script

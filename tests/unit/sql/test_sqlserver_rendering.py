@@ -9,6 +9,7 @@ import pytest
 
 from storemirror.errors import ConfigError
 from storemirror.model.load import load_model
+from storemirror.sql.patience import LockPatience
 from storemirror.sql.sqlserver.naming import MAX_IDENTIFIER_UNITS, quoted
 from storemirror.sql.sqlserver.rendering import (
     DEFAULT_SCHEMA,
@@ -159,6 +160,23 @@ def test_every_table_keeps_its_row_locks(every_kind: Path) -> None:
     for table in wanted_tables(made.model):
         name = made.qualified(table.name)
         assert f"ALTER TABLE {name} SET (LOCK_ESCALATION = DISABLE)" in text
+
+
+def test_the_script_has_the_patience_of_schema_apply(every_kind: Path) -> None:
+    """Without it a table was waited for without end, and everybody else behind that."""
+    patience = LockPatience()
+    made = rendering(every_kind)
+    script, _, _ = made.deploy_sql().partition("-- Tables of the mirror.")
+    waits = re.findall(r"SET LOCK_TIMEOUT (\S+);", script)
+    assert waits == [str(patience.wait_ms)]
+    assert script.index("SET LOCK_TIMEOUT") < script.index("BEGIN TRANSACTION")
+    assert script.count("sys.sp_getapplock") == script.count(f"@LockTimeout = {patience.wait_ms};")
+    assert f"IF @TryCount = {patience.try_count}\n" in script
+    assert "WAITFOR DELAY '00:00:04.000';" in script
+    [lock] = made.lock_tables_batches()
+    assert re.findall(r"ALTER TABLE (\S+) SET", lock) == [
+        made.qualified(table.name) for table in wanted_tables(made.model)
+    ]
 
 
 def test_procedures_are_dropped_only_where_it_is_asked_for(every_kind: Path) -> None:

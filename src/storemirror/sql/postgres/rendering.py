@@ -20,6 +20,7 @@ from storemirror.model.social import covered_by_latest
 from storemirror.model.types import ColumnType
 from storemirror.sql.catalogue import rollup_entry
 from storemirror.sql.names import has_relationship, resolved_names, snake_case
+from storemirror.sql.patience import LockPatience
 from storemirror.sql.postgres.tables import next_index, wanted_tables
 from storemirror.sql.postgres.types import TYPES
 from storemirror.sql.render import (
@@ -94,10 +95,19 @@ class Rendering:
         return [name for t in wanted_tables(self.model) for name in t.replacements.values()]
 
     def indexes_sql(self) -> str:
-        """Render what locks every table, and then gives those indexes their names."""
-        names = [self._qualified(table.name) for table in wanted_tables(self.model)]
-        template = _ENVIRONMENT.get_template("indexes.sql.j2")
-        return template.render(self._context, table_names=names)
+        """Render what gives those indexes their names."""
+        return _ENVIRONMENT.get_template("indexes.sql.j2").render(self._context)
+
+    def lock_tables_sql(self) -> str:
+        """Render what locks every table that is there at once."""
+        template = _ENVIRONMENT.get_template("lock_tables.sql.j2")
+        return template.render(table_names=self._table_names())
+
+    def holders_sql(self, *, wait_ms: int) -> str:
+        """Render what asks who has had a table, or the writers' lock, that long: PID and name."""
+        return _ENVIRONMENT.get_template("holders.sql.j2").render(
+            schema_name=self.schema_name, purge_lock=self.purge_lock, wait_ms=wait_ms
+        )
 
     def tables_sql(self) -> str:
         """Render the tables."""
@@ -122,8 +132,14 @@ class Rendering:
         """Give the whole deployment as files for a database administrator: name -> text."""
         return {DEPLOY_FILE: self.deploy_sql()}
 
-    def deploy_sql(self) -> str:
-        """Render the whole deployment as one script for `psql`."""
+    def deploy_sql(self, patience: LockPatience | None = None) -> str:
+        """
+        Render the whole deployment as one script for `psql`.
+
+        Args:
+            patience: for how long it may stand in the way of others; by default as long as
+                `schema apply`.
+        """
         return _ENVIRONMENT.get_template("deploy.sql.j2").render(
             self._context,
             next_indexes=self.next_indexes_sql(),
@@ -138,6 +154,8 @@ class Rendering:
             schema_name=self.schema_name,
             file_name=DEPLOY_FILE,
             deploy_lock=self.deploy_lock,
+            patience=patience or LockPatience(),
+            table_names=self._table_names(),
         )
 
     @property
@@ -168,6 +186,9 @@ class Rendering:
             }
             for table in wanted_tables(self.model)
         ]
+
+    def _table_names(self) -> list[str]:
+        return [self._qualified(table.name) for table in wanted_tables(self.model)]
 
     def _check_distinct(self) -> None:
         """See that no procedure would replace another: `x` and `storemirror.x` are one name."""

@@ -50,25 +50,6 @@ _WRITTEN_TYPES: Final[Mapping[str, sql.SQL]] = {
     "bigint": sql.SQL("bigint"),
     "double precision": sql.SQL("double precision"),
 }
-#: Who has a table of the schema, or the writers' lock, and had begun before it was waited for: the
-#: oldest first, a few.  Another role's begin is hidden from a user without rights; it is listed.
-_HOLDERS: Final = """
-SELECT a.pid, COALESCE(NULLIF(a.application_name, ''), a.backend_type, '')
-FROM pg_stat_activity a
-WHERE a.pid <> pg_backend_pid()
-    AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - %s * interval '1 ms')
-    AND EXISTS (
-        SELECT 1 FROM pg_locks l
-        LEFT JOIN pg_class c ON c.oid = l.relation AND l.locktype = 'relation'
-        LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE l.pid = a.pid AND l.granted
-            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-            AND (n.nspname = %s OR (l.locktype = 'advisory' AND l.objsubid = 1
-                AND (l.classid::bigint << 32) + l.objid::bigint = %s))
-    )
-ORDER BY a.xact_start NULLS LAST, a.pid
-LIMIT 5
-"""
 
 
 class PostgresSchema:
@@ -156,6 +137,7 @@ class PostgresSchema:
 
     async def _change(self, conn: Connection, plan: SchemaPlan, deployment: Deployment) -> None:
         async with self._changing(conn):
+            await conn.execute(self._rendering.lock_tables_sql().encode())
             await conn.execute(self._rendering.indexes_sql().encode())
             for alteration in plan.alterations:
                 await conn.execute(self._alteration(alteration))
@@ -278,8 +260,8 @@ class PostgresSchema:
         return found == (True,)
 
     async def _holders(self, conn: Connection) -> list[LockHolder]:
-        bound = (self._patience.wait_ms, self._rendering.schema_name, self._rendering.purge_lock)
-        records = await (await conn.execute(_HOLDERS, bound)).fetchall()
+        query = self._rendering.holders_sql(wait_ms=self._patience.wait_ms).encode()
+        records = await (await conn.execute(query)).fetchall()
         return [LockHolder(session_id=pid, application=name) for pid, name in records]
 
     def _alteration(self, refusal: Refusal) -> sql.Composed:

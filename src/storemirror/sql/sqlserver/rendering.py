@@ -15,6 +15,7 @@ import msgspec
 from storemirror.errors import ConfigError
 from storemirror.model.entity import Model
 from storemirror.sql.names import has_relationship, pascal_case, procedures_of, resolved_names
+from storemirror.sql.patience import LockPatience
 from storemirror.sql.render import (
     SCHEMA_VERSION,
     registered_declarations,
@@ -130,6 +131,10 @@ class Rendering:
         """Render what builds indexes beside those they replace."""
         return batches_of(self._rendered("next_indexes.sql.j2"))
 
+    def lock_tables_batches(self) -> list[str]:
+        """Render what locks every table that is there at once."""
+        return batches_of(self._lock_tables())
+
     def indexes_batches(self) -> list[str]:
         """Render what gives those indexes their names."""
         return batches_of(self._rendered("indexes.sql.j2"))
@@ -178,6 +183,8 @@ class Rendering:
             variables=variables,
             next_indexes=self._rendered("next_indexes.sql.j2"),
             indexes=self._rendered("indexes.sql.j2"),
+            lock_tables=self._lock_tables().rstrip(),
+            patience=LockPatience(),
             tables=self._rendered("tables.sql.j2"),
             guards=self._rendered("guards.sql.j2", guarded=self._guarded()),
             procedures=self._procedures(),
@@ -218,6 +225,10 @@ class Rendering:
 
     def _rendered(self, template: str, **more: object) -> str:
         return _ENVIRONMENT.get_template(template).render(self._context, **more)
+
+    def _lock_tables(self) -> str:
+        names = [self.qualified(table.name) for table in wanted_tables(self.model)]
+        return self._rendered("lock_tables.sql.j2", table_names=names)
 
     def _procedures(self) -> str:
         parts = [self._rendered("shared.sql.j2")]

@@ -162,6 +162,7 @@ class SqlServerSchema:
         rendering = self._rendering_for(facts)
         async with self._changing(session):
             if facts.is_microsofts:
+                await _run_all(session, rendering.lock_tables_batches())
                 await _run_all(session, rendering.indexes_batches())
             for alteration in plan.alterations:
                 await self._alter(session, alteration)
