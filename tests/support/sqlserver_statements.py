@@ -8,10 +8,12 @@ from typing import Any, cast
 
 from storemirror.clock import datetime_from_us
 from storemirror.model.entity import Model
+from storemirror.sql.patience import LockPatience
 from storemirror.sql.port import RebaseStep, RowEvent, UnverifiedDocument
 from storemirror.sql.shape import Alteration, Refusal
 from storemirror.sql.sqlserver.batch import BatchEncoder
 from storemirror.sql.sqlserver.connection import Database, in_envelope, session_settings
+from storemirror.sql.sqlserver.holders import lock_holders
 from storemirror.sql.sqlserver.mirror import SqlServerMirror
 from storemirror.sql.sqlserver.reads import SqlServerReads
 from storemirror.sql.sqlserver.rendering import Rendering
@@ -31,6 +33,7 @@ _ANSWERS: tuple[tuple[str, list[list[tuple[Any, ...]]]], ...] = (
     ("SELECT e.LastEventVersion", [[]]),
     ("@Viewer = ?", [[(1, 0, 1, 0)]]),
     ("@Limit = ?", [[]]),
+    ("sys.dm_tran_locks", [[(53, "a backup")]]),
     ("KeyParts, Version, MarkedAt", [[]]),
 )
 
@@ -165,3 +168,4 @@ async def _install(mirror: SqlServerMirror, recorder: Recorder) -> None:
         refusal = Refusal(what="", cure="", table="DmMessage", column="Body", alteration=alteration)
         await schema._alter(session, refusal)
     await schema.plan()
+    await lock_holders(cast("Database", recorder), mirror._rendering, LockPatience())

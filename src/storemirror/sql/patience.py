@@ -125,7 +125,10 @@ async def patiently(
 
 def _told(holders: Sequence[LockHolder] | None) -> str:
     if holders is None:
-        return "sys.dm_tran_locks tells who has it, to users with VIEW SERVER STATE"
+        return (
+            "the server does not say who has it: the right VIEW SERVER STATE is missing (in Azure"
+            " SQL Database VIEW DATABASE STATE), or this is Babelfish, which tells nobody"
+        )
     if not holders:
         return "whoever had it has let go by now"
     return f"it is in the hands of {', '.join(map(str, holders))}"

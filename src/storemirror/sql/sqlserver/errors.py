@@ -32,6 +32,10 @@ PARENT_MISSING: Final = 51001
 CLOSED: Final = 51005
 #: A lock was not given in time: the server's number, and ours for an application lock.
 NO_LOCK: Final = frozenset({1222, 51008})
+#: A right is missing: to an object, a database, the server.
+NO_RIGHT: Final = frozenset({229, 230, 262, 297, 300, 371})
+#: Babelfish has not every view of Microsoft's.
+NO_SUCH_OBJECT: Final = 208
 _OWN_DATA: Final = frozenset({51002, 51003, 51006})
 _OWN_TRANSIENT: Final = frozenset({51007, 51008})
 _OWN: Final = range(51000, 51100)

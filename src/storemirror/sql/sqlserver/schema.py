@@ -11,6 +11,7 @@ from storemirror.clock import Clock, SystemClock
 from storemirror.errors import (
     SchemaBoundElsewhere,
     SchemaChangeRefused,
+    SchemaLocked,
     SchemaMismatch,
     SqlUnavailable,
 )
@@ -35,6 +36,7 @@ from storemirror.sql.sqlserver.connection import (
     told_locks,
 )
 from storemirror.sql.sqlserver.facts import ServerFacts, read_facts
+from storemirror.sql.sqlserver.holders import lock_holders
 from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.rendering import Rendering
 from storemirror.sql.sqlserver.types import COLLATION
@@ -123,7 +125,7 @@ class SqlServerSchema:
                     with told_locks():
                         await _run_all(session, self._rendering.next_indexes_batches())
         except LockRefused as exc:
-            raise deployment.locked(None, self._patience) from exc
+            raise await self._locked(deployment) from exc
 
     async def _deploy(self, deployment: Deployment, *, may_alter_columns: bool) -> None:
         try:
@@ -139,7 +141,11 @@ class SqlServerSchema:
                 with told_locks():
                     await self._change(session, facts, plan, deployment)
         except LockRefused as exc:
-            raise deployment.locked(None, self._patience) from exc
+            raise await self._locked(deployment) from exc
+
+    async def _locked(self, deployment: Deployment) -> SchemaLocked:
+        holders = await lock_holders(self._database, self._rendering, self._patience)
+        return deployment.locked(holders, self._patience)
 
     async def _told_plan(
         self,
