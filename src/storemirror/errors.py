@@ -32,6 +32,7 @@ Every error StoreMirror raises, in one file, so that the tree can be read at onc
     │   ├── MappingFailed               a value does not fit its column
     │   └── EventRefused                the database refused the data of this event
     ├── CheckIncomplete             3   the comparison did not finish; says nothing of the data
+    │   └── CheckReadsSpent         3   no reads were left for the rest; says what was compared
     ├── DeadLetterUnknown           9   no dead letter has this number; nothing was changed
     └── CallRefused                 70  a callable's answer that is no result: why, for the client
 
@@ -317,6 +318,12 @@ class CheckIncomplete(StoreMirrorError):
 
     hint = "Let the backlog drain (`storemirror drain`), then check again."
     exit_status = 3
+
+
+class CheckReadsSpent(CheckIncomplete):
+    """The reads ran out before all was compared, and nothing differs so far."""
+
+    hint = "Give more with --max-reads, or compare fewer kinds at a time with --check."
 
 
 class DeadLetterUnknown(StoreMirrorError):

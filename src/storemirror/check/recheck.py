@@ -21,6 +21,7 @@ from storemirror.check.decode import refused_key_part
 from storemirror.clock import SECOND_US
 from storemirror.event.change import version_of
 from storemirror.model.entity import Entity
+from storemirror.source.budget import ReadBudget, ReadBudgetSpent
 from storemirror.source.port import Document, DocumentStore
 from storemirror.sql.port import MirrorRow, SqlMirror
 
@@ -52,6 +53,8 @@ class Rechecked:
     mismatches: tuple[Mismatch, ...]
     #: Those that changed between every two looks.
     unsettled: tuple[Candidate, ...]
+    #: Those for which no read was left: neither equal nor different was shown.
+    unread: tuple[Candidate, ...]
     #: How many differed although nothing was on the bus, and came right within the grace.
     late_count: int
 
@@ -107,6 +110,7 @@ async def recheck(
     store: DocumentStore,
     mirror: SqlMirror,
     backlog: Backlog,
+    budget: ReadBudget,
     max_rounds: int,
     grace_s: float = 0.0,
 ) -> Rechecked:
@@ -121,6 +125,7 @@ async def recheck(
         store: the documents.
         mirror: the rows.
         backlog: what is waited for.
+        budget: pays for the documents; never exceeded.
         max_rounds: how often a document that changes meanwhile is looked at again.
         grace_s: seconds for which a change may be on its way to the bus unseen.
 
@@ -128,12 +133,13 @@ async def recheck(
         CheckIncomplete: the backlog did not drain.
         SourceUnavailable, SqlUnavailable: a side did not answer.
     """
-    sides = _Sides(store, mirror, backlog)
+    sides = _Sides(store, mirror, backlog, budget)
     rechecked = _Found()
     open_candidates = list(candidates)
     for is_first in (True, *[False] * max_rounds):
         proof = await sides.prove(open_candidates, max_rounds)
         rechecked.unsettled += proof.unsettled
+        rechecked.unread += proof.unread
         rechecked.late_count += 0 if is_first else proof.equal_count
         open_candidates = []
         for candidate, mismatches in proof.proved:
@@ -148,6 +154,7 @@ async def recheck(
     return Rechecked(
         mismatches=tuple(rechecked.mismatches),
         unsettled=(*rechecked.unsettled, *open_candidates),
+        unread=tuple(rechecked.unread),
         late_count=rechecked.late_count,
     )
 
@@ -168,6 +175,7 @@ class _Found:
 
     mismatches: list[Mismatch] = field(default_factory=list)
     unsettled: list[Candidate] = field(default_factory=list)
+    unread: list[Candidate] = field(default_factory=list)
     late_count: int = 0
 
 
@@ -177,6 +185,7 @@ class _Proof:
 
     proved: list[tuple[Candidate, list[Mismatch]]] = field(default_factory=list)
     unsettled: list[Candidate] = field(default_factory=list)
+    unread: list[Candidate] = field(default_factory=list)
     equal_count: int = 0
 
 
@@ -187,6 +196,7 @@ class _Sides:
     store: DocumentStore
     mirror: SqlMirror
     backlog: Backlog
+    budget: ReadBudget
 
     async def prove(self, candidates: Sequence[Candidate], max_rounds: int) -> _Proof:
         """Look until each candidate is equal, or differs with its document unchanged."""
@@ -197,7 +207,11 @@ class _Sides:
             before_looks, proof.unsettled = proof.unsettled, []
             await self.backlog.wait_passed(max(c.read_time_us for c in before_looks))
             for before in before_looks:
-                after, mismatches = await self._look(before)
+                try:
+                    after, mismatches = await self._look(before)
+                except ReadBudgetSpent:
+                    proof.unread.append(before)
+                    continue
                 if not mismatches:
                     proof.equal_count += 1
                 elif decide_is_proved(before, after):
@@ -235,9 +249,12 @@ class _Sides:
     async def _look(self, before: Candidate) -> tuple[Candidate, list[Mismatch]]:
         """Read both sides as they are now, the row first."""
         entity, key = before.entity, before.key
+        is_readable = can_be_document(key)
+        if is_readable:
+            self.budget.pay()
         row = await self._row(before)
         document, read_time_us = None, before.read_time_us
-        if can_be_document(key):
+        if is_readable:
             read = await self.store.get(entity.path_of(key))
             document, read_time_us = read.document, read.read_time_us
         version = written_version_of(document)

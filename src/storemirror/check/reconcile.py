@@ -352,7 +352,7 @@ class _Reconciliation:
         The row is read before the document: then a row that is newer has a version from nowhere.
         """
         row = await self.mirror.row(entity, key)
-        self.budget.settle(self.budget.reserve(1), spent_count=1)
+        self.budget.pay()
         read = await self.store.get(entity.path_of(key))
         version = written_version_of(read.document)
         return row is not None and version is not None and version < row.version

@@ -8,6 +8,7 @@ Whether the repair held is for the next check to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from storemirror.bus.port import Message, Publisher
@@ -15,6 +16,7 @@ from storemirror.check.compare import Mismatch, MismatchKind, compare_document
 from storemirror.check.recheck import can_be_document
 from storemirror.event.change import Origin
 from storemirror.model.entity import Entity, Model
+from storemirror.source.budget import ReadBudget, ReadBudgetSpent
 from storemirror.source.port import DocumentStore
 from storemirror.source.reread import observed_change
 from storemirror.source.triggers import message_of
@@ -24,6 +26,16 @@ from storemirror.sql.port import SqlMirror
 _BATCH_SIZE: Final = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What a repair did."""
+
+    #: Documents that were published, plus parents whose roll-ups changed.
+    sent_count: int
+    #: Documents that no read was left for.
+    unread_count: int
+
+
 async def repair(
     mismatches: Iterable[Mismatch],
     *,
@@ -31,9 +43,10 @@ async def repair(
     mirror: SqlMirror,
     model: Model,
     publisher: Publisher,
+    budget: ReadBudget,
     source: str,
     run: str,
-) -> int:
+) -> Repaired:
     """
     Have every document written anew that a check named, and every roll-up recomputed.
 
@@ -47,21 +60,26 @@ async def repair(
             damaged upwards is mended too.
         model: the declared entities.
         publisher: the topic of every event.
+        budget: pays for the documents; never exceeded.
         source: CloudEvents source; see `storemirror.event.envelope.source_of`.
         run: names this repair, in at most 63 characters; another one needs another name, or the
             bus takes its events for duplicates.
 
     Returns:
-        How many documents were published, plus how many parents' roll-ups changed.  What was
-        published is mended once the writer has settled it.
+        What was done.  What was published is mended once the writer has settled it.
 
     Raises:
         BusUnavailable, SourceUnavailable, SqlUnavailable: part of it may be done; do it again.
     """
     listed = tuple(mismatches)
     messages: list[Message] = []
-    published_count = 0
+    published_count = unread_count = 0
     for entity, key in _documents(listed, model):
+        try:
+            budget.pay()
+        except ReadBudgetSpent:
+            unread_count += 1
+            continue
         message = await _repair_message(entity, key, store, mirror, source=source, run=run)
         if message is not None:
             messages.append(message)
@@ -71,7 +89,8 @@ async def repair(
             messages = []
     if messages:
         await publisher.publish(messages)
-    return published_count + await _recompute(listed, mirror, model)
+    recomputed_count = await _recompute(listed, mirror, model)
+    return Repaired(sent_count=published_count + recomputed_count, unread_count=unread_count)
 
 
 def _documents(

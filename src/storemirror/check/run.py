@@ -11,11 +11,13 @@ What it cannot see:
 - history: a change that was overtaken by a later one before the check, and the audit tables;
 - a document created and deleted again while the check ran;
 - with a `limit`, documents after the first ones, and rows after them;
+- where the reads are spent, what it had not come to: it says so, and is not clean;
 - a value whose loss both databases share (Firestore's own rounding of times to microseconds).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from storemirror.bus.port import BusAdmin
@@ -27,9 +29,10 @@ from storemirror.check.recheck import Candidate, recheck, written_version_of
 from storemirror.check.result import CheckCounts, CheckResult, CheckSettings, Progress
 from storemirror.check.unverified import Watch
 from storemirror.clock import Clock
-from storemirror.errors import CheckIncomplete, UsageRefused
+from storemirror.errors import CheckIncomplete, CheckReadsSpent, UsageRefused
 from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
+from storemirror.source.budget import HalfBudget, ReadBudget, ReadBudgetSpent
 from storemirror.source.port import Document, DocumentStore, PinnedView
 from storemirror.sql.port import MirrorRow, RebaseStep, SqlMirror, UnverifiedDocument
 
@@ -49,6 +52,7 @@ async def run_check(
     pending: Callable[[int], Awaitable[int]] | None,
     clock: Clock,
     settings: CheckSettings,
+    budget: ReadBudget | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckResult:
     """
@@ -65,19 +69,22 @@ async def run_check(
             ask: then what a trigger has not published within the grace is a difference.
         clock: for durations and waits.
         settings: what to compare.
+        budget: pays for every document that is read, also again; never exceeded.  None: as many
+            as are wanted.
         on_progress: told after each page.
 
     Raises:
         CheckIncomplete: the backlog did not drain, or documents changed at every look while
             nothing else differs: neither clean nor different was shown.  Or a rebase is under
             way, so that rows are of before and of after it.
+        CheckReadsSpent: the budget was spent before all was compared, and nothing differs so far.
         UsageRefused: a name in `settings.checks` is unknown; nothing was read.
         SchemaMismatch: the installed tables are not the ones declared.
         SourceUnavailable, SqlUnavailable, BusUnavailable: a part did not answer.
     """
-    entities = _chosen(model, settings.checks)
-    await mirror.verify_schema()
-    await _refuse_amid_rebase(mirror)
+    entities = entities_of(model, settings.checks)
+    await verify_comparable(mirror)
+    paid = budget or ReadBudget()
     started_s = clock.monotonic_s()
     backlog = Backlog(
         bus_admin=bus_admin,
@@ -87,18 +94,11 @@ async def run_check(
         timeout_s=settings.drain_timeout_s,
     )
     watch, heard = Watch(await _unverified(mirror)), on_progress or _unheard
+    _pay_for_pinning(paid)
     async with store.pinned() as view:
-        comparison = _Comparison(view, store, mirror, model, backlog, settings, heard, watch)
+        comparison = _Comparison(view, store, mirror, model, backlog, settings, heard, watch, paid)
         await comparison.run(entities)
-    verified = comparison.verified(entities)
-    stats = await bus_admin.stats(subscription)
-    await mirror.clear_unverified(verified)
-    return comparison.result(
-        dead_letter_count=stats.dead_letter_count,
-        unverified_count=await mirror.unverified_count(),
-        verified_count=len(verified),
-        duration_s=clock.monotonic_s() - started_s,
-    )
+    return await comparison.concluded(entities, started_s=started_s)
 
 
 async def _unverified(mirror: SqlMirror) -> list[UnverifiedDocument]:
@@ -107,7 +107,16 @@ async def _unverified(mirror: SqlMirror) -> list[UnverifiedDocument]:
     return await mirror.unverified() if marks and await mirror.clear_overtaken() else marks
 
 
-async def _refuse_amid_rebase(mirror: SqlMirror) -> None:
+async def verify_comparable(mirror: SqlMirror) -> None:
+    """
+    See that the rows can be compared at all; costs no read.
+
+    Raises:
+        CheckIncomplete: a rebase is under way.
+        SchemaMismatch: the installed tables are not the ones declared.
+        SqlUnavailable: the database did not answer.
+    """
+    await mirror.verify_schema()
     state = await mirror.rebase_state()
     if state is not None and state.step is not RebaseStep.DONE:
         raise CheckIncomplete(
@@ -120,8 +129,21 @@ def _unheard(_: Progress) -> None:
     """Tell nobody."""
 
 
-def _chosen(model: Model, checks: Sequence[str]) -> list[Entity]:
-    """Give the entities of these checks; all when none is named."""
+def _pay_for_pinning(budget: ReadBudget) -> None:
+    """Pay the read by which Firestore tells the time."""
+    try:
+        budget.pay()
+    except ReadBudgetSpent as exc:
+        raise CheckReadsSpent(f"{exc}; nothing was compared") from exc
+
+
+def entities_of(model: Model, checks: Sequence[str]) -> list[Entity]:
+    """
+    Give the entities of these checks; all when none is named.
+
+    Raises:
+        UsageRefused: a name is unknown.
+    """
     known = {entity.check for entity in model}
     unknown = sorted(set(checks) - known)
     if unknown:
@@ -152,9 +174,12 @@ class _Comparison:
         settings: CheckSettings,
         on_progress: Callable[[Progress], None],
         watch: Watch,
+        budget: ReadBudget,
     ) -> None:
         """Start with nothing seen."""
         self._watch = watch
+        self._budget = budget
+        self._aside_count = 0
         self._view = view
         self._store = store
         self._mirror = mirror
@@ -173,9 +198,10 @@ class _Comparison:
         self._late_count = 0
         self._backwards_count = 0
         self._unsettled: list[Candidate] = []
+        self._unread: list[Candidate] = []
 
     async def run(self, entities: Sequence[Entity]) -> None:
-        """Compare everything these entities declare."""
+        """Compare everything these entities declare, or as much as there are reads for."""
         self._counts = {entity.check: CheckCounts() for entity in entities}
         self._on_progress(Progress(check=None, document_count=0, row_count=0))
         await self._backlog.wait_passed(self._view.read_time_us)
@@ -184,11 +210,23 @@ class _Comparison:
         for entity in entities:
             await self._compare_rollups(entity)
 
+    async def concluded(self, entities: Sequence[Entity], *, started_s: float) -> CheckResult:
+        """Clear the marks of what was shown to be right, and give what was found."""
+        verified = self.verified(entities)
+        stats = await self._backlog.bus_admin.stats(self._backlog.subscription)
+        await self._mirror.clear_unverified(verified)
+        return self.result(
+            dead_letter_count=stats.dead_letter_count,
+            unverified_count=await self._mirror.unverified_count(),
+            verified_count=len(verified),
+            duration_s=self._backlog.clock.monotonic_s() - started_s,
+        )
+
     def verified(self, entities: Sequence[Entity]) -> list[UnverifiedDocument]:
         """Give the marks of documents that were shown to be right."""
-        self._watch.doubted(c.entity.path_of(c.key) for c in self._unsettled)
+        self._watch.doubted(c.entity.path_of(c.key) for c in (*self._unsettled, *self._unread))
         return self._watch.decide_verified(
-            compared=[entity.name for entity in entities],
+            compared=[e.name for e in entities if self._counts[e.check].is_complete],
             declared=[entity.name for entity in self._model],
             is_limited=self._settings.limit is not None,
         )
@@ -207,24 +245,40 @@ class _Comparison:
             mismatches=tuple(self._mismatches),
             accepted_count=self._accepted_count,
             unsettled_count=len(self._unsettled),
+            unproved_count=len(self._unread),
             late_count=self._late_count,
             backwards_count=self._backwards_count,
             dead_letter_count=dead_letter_count,
             unverified_count=unverified_count,
             verified_count=verified_count,
             read_time_us=self._view.read_time_us,
+            read_count=self._budget.spent_count,
             duration_s=duration_s,
         )
+        if not found.is_complete and not found.mismatch_count:
+            raise CheckReadsSpent(found.coverage())
         if self._unsettled and not found.mismatch_count:
             raise CheckIncomplete(_unsettled_text(self._unsettled))
         return found
 
     async def _compare_entity(self, entity: Entity) -> None:
+        """Compare one entity, as far as there are reads for it."""
+        with contextlib.suppress(ReadBudgetSpent):
+            await self._walk(entity)
+            self._counts[entity.check].is_complete = True
+        await self._recheck_candidates(entity)
+
+    async def _walk(self, entity: Entity) -> None:
         """Walk documents and rows of one entity by rising key, a page of documents at a time."""
         limit = self._settings.limit
         after: _Key | None = None
         document_count = 0
-        pages = self._view.scan(entity.path, page_size=self._settings.page_size, max_count=limit)
+        pages = self._view.scan(
+            entity.path,
+            page_size=self._settings.page_size,
+            max_count=limit,
+            budget=HalfBudget(self._budget),
+        )
         async for page in pages:
             documents = {_key_of(entity, document): document for document in page.documents}
             document_count += len(documents)
@@ -233,7 +287,6 @@ class _Comparison:
             after = up_to or after
         if limit is None or document_count < limit:
             await self._compare_rest(entity, after=after)
-        await self._recheck_candidates(entity)
 
     def _last_key_held(self, entity: Entity, keys: dict[_Key, Document]) -> _Key | None:
         """Give the last key that the database can hold, and so can be asked for."""
@@ -275,6 +328,7 @@ class _Comparison:
             self._watch.saw(entity.path_of(key))
         if not compare_document(entity, key, document, row, self._mirror.limits):
             return
+        self._set_aside()
         self._candidates.append(
             Candidate(
                 entity=entity,
@@ -287,17 +341,26 @@ class _Comparison:
         if len(self._candidates) >= self._settings.page_size:
             await self._recheck_candidates(entity)
 
+    def _set_aside(self) -> None:
+        """Keep a read for looking again: a proved difference is worth more than a longer scan."""
+        with contextlib.suppress(ReadBudgetSpent):
+            self._aside_count += self._budget.reserve(1)
+
     async def _recheck_candidates(self, entity: Entity) -> None:
         candidates, self._candidates = self._candidates, []
+        self._budget.settle(self._aside_count, spent_count=0)
+        self._aside_count = 0
         found = await recheck(
             candidates,
             store=self._store,
             mirror=self._mirror,
             backlog=self._backlog,
+            budget=self._budget,
             max_rounds=self._settings.max_rounds,
             grace_s=self._grace_s,
         )
         self._unsettled += found.unsettled
+        self._unread += found.unread
         self._watch.doubted(mismatch.path for mismatch in found.mismatches)
         self._late_count += found.late_count
         for mismatch in found.mismatches:

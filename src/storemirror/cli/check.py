@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -11,10 +12,22 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from storemirror import loop
 from storemirror.check import result
+from storemirror.check.repair import Repaired
 from storemirror.check.repair import repair as repair_mismatches
 from storemirror.check.result import CheckResult, CheckSettings
-from storemirror.check.run import run_check
+from storemirror.check.run import entities_of, run_check, verify_comparable
+from storemirror.cli.backfill import ChecksOption, names_in
+from storemirror.cli.cost import (
+    DEFAULT_PRICE_USD,
+    DrainSecondsOption,
+    MaxReadsOption,
+    PriceOption,
+    announce,
+    counted_reads,
+)
 from storemirror.cli.output import JsonOption, counted, print_json, say
+from storemirror.source.backfill_plan import Estimate
+from storemirror.source.budget import ReadBudget
 from storemirror.wiring import Parts
 
 #: Differences that are printed, and those that one --repair sends.
@@ -22,24 +35,36 @@ LISTED_MAX_COUNT: Final = CheckSettings().max_mismatches
 REPAIRED_MAX_COUNT: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What was asked for."""
+
+    with_repair: bool
+    max_reads: int | None
+    price_usd: float
+    is_quiet: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """How it ended."""
+
+    found: CheckResult
+    estimate: Estimate
+    #: None: nothing was to be repaired.
+    repaired: Repaired | None
+    #: Reads paid for: counting, comparison and repair.
+    read_count: int
+
+
 def check(
     context: typer.Context,
-    checks: Annotated[
-        str,
-        typer.Option(
-            "--check",
-            metavar="NAMES",
-            help="Comma-separated: conversations,messages,follow,blocks; all by default.",
-        ),
-    ] = "",
+    checks: ChecksOption = "",
     limit: Annotated[
         int | None,
         typer.Option("--limit", min=1, help="Most documents of each kind; all by default."),
     ] = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option("--drain-seconds", min=0.0, help="Longest wait for the backlog to drain."),
-    ] = 60.0,
+    drain_seconds: DrainSecondsOption = 60.0,
     grace_seconds: Annotated[
         float | None,
         typer.Option(
@@ -52,6 +77,8 @@ def check(
         bool,
         typer.Option("--repair", help="Send what differs again, with origin `repair`."),
     ] = False,
+    max_reads: MaxReadsOption = None,
+    price: PriceOption = DEFAULT_PRICE_USD,
     as_json: JsonOption = False,
 ) -> None:
     """
@@ -60,37 +87,46 @@ def check(
     Firestore cannot tell which triggers are still to deliver: what differs there is looked at
     again until its commit is --grace seconds old, and only then called a difference.
 
+    Counts first and says what it will cost, but never asks.  Where --max-reads are spent before
+    the end, it says what was compared and what was not.
+
     Exit status: 0 both sides agree, 1 they differ, 3 the comparison could not finish (as when
-    the backlog does not drain).  After --repair, run the check again: it tells whether it held.
+    the backlog does not drain, or reads run out) and nothing differs so far.  After --repair, run
+    the check again: it tells whether it held.
     """
     settings = CheckSettings(
         limit=limit,
         max_mismatches=REPAIRED_MAX_COUNT if repair else LISTED_MAX_COUNT,
-        checks=tuple(name.strip() for name in checks.split(",") if name.strip()),
+        checks=names_in(checks),
         drain_timeout_s=drain_seconds,
         grace_s=grace_seconds,
     )
     parts = Parts(context.obj.settings())
     parts.require(*parts.store_settings, *parts.bus_settings, "sql.dsn")
-    found, repaired_count = loop.run(_run(parts, settings, with_repair=repair, quiet=as_json))
+    wish = _Wish(with_repair=repair, max_reads=max_reads, price_usd=price, is_quiet=as_json)
+    ended = loop.run(_run(parts, settings, wish))
     if as_json:
-        shown = found.to_json() | {"limit": limit}
-        shown |= {"repaired_count": repaired_count} if repair else {}
-        print_json(shown)
+        print_json(_as_json(ended, limit))
     else:
-        print_result(found, limit)
-        if repair:
-            say(repair_words(found, repaired_count))
-    raise typer.Exit(0 if found.is_clean else 1)
+        print_result(ended.found, limit)
+        if ended.repaired is not None:
+            say(repair_words(ended.found, ended.repaired))
+    raise typer.Exit(0 if ended.found.is_clean else 1)
 
 
-async def _run(
-    parts: Parts, settings: CheckSettings, *, with_repair: bool, quiet: bool
-) -> tuple[CheckResult, int]:
+async def _run(parts: Parts, settings: CheckSettings, wish: _Wish) -> _Ended:
+    entities = entities_of(parts.model, settings.checks)
+    budget = ReadBudget(wish.max_reads)
     async with parts:
         store = await parts.store()
         mirror = await parts.mirror()
-        with _bar(quiet) as bar:
+        await verify_comparable(mirror)
+        estimate = await counted_reads(
+            store, entities, budget, price_usd=wish.price_usd, max_documents=settings.limit
+        )
+        announce(estimate, max_reads=wish.max_reads)
+        typer.echo("what seems to differ is read once more, or until it stays as it is", err=True)
+        with _bar(wish.is_quiet) as bar:
             task = bar.add_task("waiting for the backlog", total=None)
 
             def show(progress: result.Progress) -> None:
@@ -107,20 +143,33 @@ async def _run(
                 pending=await parts.pending(),
                 clock=parts.clock,
                 settings=settings,
+                budget=budget,
                 on_progress=show,
             )
-        if not with_repair or not found.mismatches:
-            return found, 0
-        count = await repair_mismatches(
-            found.mismatches,
-            store=store,
-            mirror=mirror,
-            model=parts.model,
-            publisher=await parts.publisher(),
-            source=parts.source,
-            run=f"repair-{secrets.token_hex(6)}",
+        repaired = Repaired(sent_count=0, unread_count=0) if wish.with_repair else None
+        if repaired is not None and found.mismatches:
+            repaired = await repair_mismatches(
+                found.mismatches,
+                store=store,
+                mirror=mirror,
+                model=parts.model,
+                publisher=await parts.publisher(),
+                budget=budget,
+                source=parts.source,
+                run=f"repair-{secrets.token_hex(6)}",
+            )
+        return _Ended(
+            found=found, estimate=estimate, repaired=repaired, read_count=budget.spent_count
         )
-        return found, count
+
+
+def _as_json(ended: _Ended, limit: int | None) -> dict[str, object]:
+    shown = ended.found.to_json() | {"limit": limit, "estimate": ended.estimate.to_json()}
+    shown |= {"read_count": ended.read_count}
+    if ended.repaired is not None:
+        shown["repaired_count"] = ended.repaired.sent_count
+        shown["unrepaired_count"] = ended.repaired.unread_count
+    return shown
 
 
 def _bar(quiet: bool) -> Progress:
@@ -137,12 +186,20 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def repair_words(found: CheckResult, repaired_count: int) -> str:
+def repair_words(found: CheckResult, repaired: Repaired) -> str:
     """Say what was sent, and whether that was all."""
-    left_count = found.mismatch_count - len(found.mismatches)
+    left_count = found.mismatch_count - len(found.mismatches) + repaired.unread_count
     rest = f", of {counted(found.mismatch_count, 'mismatch')}" if left_count else ""
+    spent = (
+        f"; no reads were left for {counted(repaired.unread_count, 'document')}"
+        if repaired.unread_count
+        else ""
+    )
     again = "; then --repair sends the rest" if left_count else ""
-    return f"sent again: {repaired_count}{rest}; run the check once more when it is applied{again}"
+    return (
+        f"sent again: {repaired.sent_count}{rest}{spent};"
+        f" run the check once more when it is applied{again}"
+    )
 
 
 def print_result(found: CheckResult, limit: int | None) -> None:
@@ -169,6 +226,8 @@ def print_result(found: CheckResult, limit: int | None) -> None:
 
 def _print_remarks(found: CheckResult) -> None:
     """Print what is no difference by itself, and that a person should know."""
+    if not found.is_complete:
+        say(found.coverage())
     if found.dead_letter_count:
         say(f"dead letters: {found.dead_letter_count} (storemirror dlq list)")
     if found.unverified_count:

@@ -41,17 +41,28 @@ def refuse_unasked(*, is_asking: bool) -> None:
 
 
 async def counted_reads(
-    store: DocumentStore, entities: Sequence[Entity], budget: ReadBudget, *, price_usd: float
+    store: DocumentStore,
+    entities: Sequence[Entity],
+    budget: ReadBudget,
+    *,
+    price_usd: float,
+    max_documents: int | None = None,
 ) -> Estimate:
     """
-    Count the documents, and say what reading them costs.
+    Count the documents, `max_documents` of each entity at most, and say what reading them costs.
 
     Raises:
         ConfigError: the budget does not even pay for the counting.
         SourceUnavailable, SourceRefused: nothing was read.
     """
     try:
-        return await estimate_reads(store, entities, budget=budget, price_per_100k_usd=price_usd)
+        return await estimate_reads(
+            store,
+            entities,
+            budget=budget,
+            price_per_100k_usd=price_usd,
+            max_documents=max_documents,
+        )
     except ReadBudgetSpent as exc:
         raise ConfigError(
             f"--max-reads {budget.max_count} does not even pay for counting the documents; "

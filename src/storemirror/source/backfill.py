@@ -24,6 +24,7 @@ from storemirror.errors import ConfigError, ReadTimeRefused, StoreMirrorError
 from storemirror.model.entity import Entity, Model
 from storemirror.source.backfill_pace import Pace, Unlimited
 from storemirror.source.backfill_plan import (
+    COUNTED_A_READ,
     FORMAT,
     BackfillState,
     Estimate,
@@ -79,6 +80,7 @@ async def estimate_reads(
     *,
     budget: ReadBudget,
     price_per_100k_usd: float,
+    max_documents: int | None = None,
 ) -> Estimate:
     """
     Count the documents of these entities, and say what reading them costs.
@@ -88,6 +90,7 @@ async def estimate_reads(
         entities: what to read.
         budget: pays for the counting.
         price_per_100k_usd: dollars for 100,000 document reads.
+        max_documents: most documents of each entity that will be read; None: all.
 
     Raises:
         ReadBudgetSpent: it does not even pay for the counting.
@@ -100,9 +103,11 @@ async def estimate_reads(
         reserved = budget.reserve(1 if remaining is None else max(remaining, 1))
         spent_count = reserved
         try:
-            most = None if remaining is None else reserved * 1_000
-            counts[entity.name] = await store.count(entity.path, max_count=most)
-            spent_count = counting_reads(counts[entity.name])
+            bounds = [max_documents, None if remaining is None else reserved * COUNTED_A_READ]
+            most = min((bound for bound in bounds if bound is not None), default=None)
+            counted = await store.count(entity.path, max_count=most)
+            spent_count = counting_reads(counted)
+            counts[entity.name] = counted if max_documents is None else min(counted, max_documents)
         finally:
             budget.settle(reserved, spent_count=spent_count)
     return Estimate(
@@ -263,7 +268,7 @@ class Backfill:
     def _pays_for_pinning(self) -> bool:
         """Pay the read by which Firestore tells the time; False when nothing is left for it."""
         try:
-            self._budget.settle(self._budget.reserve(1), spent_count=1)
+            self._budget.pay()
         except ReadBudgetSpent:
             return False
         return True

@@ -66,7 +66,50 @@ class ReadBudget:
         self._reserved_count += granted
         return granted
 
+    def pay(self) -> None:
+        """
+        Pay for one read that is about to be made.
+
+        Raises:
+            ReadBudgetSpent: there is none left.
+        """
+        self.settle(self.reserve(1), spent_count=1)
+
     def settle(self, reserved_count: int, *, spent_count: int) -> None:
         """Say what a query did cost of the reads that were set aside for it."""
         self._reserved_count -= reserved_count
         self.spent_count += spent_count
+
+
+class HalfBudget(ReadBudget):
+    """
+    Grants a query half at most of what another budget has left.
+
+    So that what a page makes needful, such as reading some of it again, can still be paid for.
+
+    >>> whole = ReadBudget(10)
+    >>> half = HalfBudget(whole)
+    >>> half.reserve(8), half.reserve(8), half.reserve(8), half.reserve(8), whole.remaining
+    (5, 2, 1, 1, 1)
+    """
+
+    def __init__(self, whole: ReadBudget) -> None:
+        """Spend of `whole`, which tells what was spent."""
+        super().__init__(whole.max_count)
+        self._whole = whole
+
+    @property
+    def remaining(self) -> int | None:
+        """See `ReadBudget.remaining`."""
+        return self._whole.remaining
+
+    def reserve(self, wanted_count: int) -> int:
+        """See `ReadBudget.reserve`.  The last read is granted too."""
+        remaining = self.remaining
+        if remaining is not None:
+            wanted_count = min(wanted_count, max(remaining // 2, 1))
+        return self._whole.reserve(wanted_count)
+
+    def settle(self, reserved_count: int, *, spent_count: int) -> None:
+        """See `ReadBudget.settle`."""
+        self._whole.settle(reserved_count, spent_count=spent_count)

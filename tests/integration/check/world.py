@@ -17,8 +17,9 @@ from storemirror.errors import PoisonEventError
 from storemirror.event.envelope import source_of
 from storemirror.event.value import encode_fields
 from storemirror.model.entity import Model
+from storemirror.source.budget import ReadBudget
 from storemirror.source.embedded import EmbeddedDocumentStore
-from storemirror.source.port import Write
+from storemirror.source.port import DocumentStore, Write
 from storemirror.source.relay import TriggerRelay
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database
 from tests.support.databases import Databases
@@ -86,11 +87,18 @@ class World:
         await self.publish()
         await self.settle()
 
-    async def check(self, *, pending: Pending | None = None, **settings: Any) -> CheckResult:
+    async def check(
+        self,
+        *,
+        pending: Pending | None = None,
+        budget: ReadBudget | None = None,
+        store: DocumentStore | None = None,
+        **settings: Any,
+    ) -> CheckResult:
         """Run the check."""
         chosen: dict[str, Any] = {"drain_timeout_s": 60.0} | settings
         return await run_check(
-            store=self.store,
+            store=store or self.store,
             mirror=self.mirror,
             model=self.model,
             bus_admin=self.admin,
@@ -98,22 +106,24 @@ class World:
             pending=pending or self.store.pending_count,
             clock=self.clock,
             settings=CheckSettings(**chosen),
+            budget=budget,
             on_progress=self.progress.append,
         )
 
     async def repair(self, found: CheckResult, *, run: str = "r1") -> int:
         """Repair through the bus, up to the settled event."""
-        count = await repair(
+        repaired = await repair(
             found.mismatches,
             store=self.store,
             mirror=self.mirror,
             model=self.model,
             publisher=self.publisher,
+            budget=ReadBudget(),
             source=SOURCE,
             run=run,
         )
         await self.settle()
-        return count
+        return repaired.sent_count
 
 
 @contextlib.asynccontextmanager
