@@ -17,7 +17,7 @@ from storemirror.gateway.ids import checked_id, checked_new_id, is_key
 from storemirror.gateway.port import Caller, Feature, MessageItem
 from storemirror.gateway.rights import Rights, no_message
 from storemirror.gateway.social import DirectMessages, FollowGraph
-from storemirror.source.port import Document, DocumentStore, TransactionReads
+from storemirror.source.port import Document, DocumentQuery, DocumentStore, TransactionReads
 from storemirror.source.queries import value_at
 
 _FEATURE: Final = Feature.MESSAGING
@@ -73,7 +73,8 @@ class DirectMessageService:
 
         Raises:
             CallRefused: INVALID_ARGUMENT; PERMISSION_DENIED, one of them blocked the caller;
-                ALREADY_EXISTS, the id is another conversation's.
+                ALREADY_EXISTS, the id is another conversation's, or was: who deletes its document
+                leaves its messages there, and they are not the new one's people's to read.
         """
         people = sorted({caller.uid, *participant_ids})
         for person in people:
@@ -83,7 +84,11 @@ class DirectMessageService:
         name = conversation_id or secrets.token_urlsafe(_ID_BYTES)
         checked_new_id(name, self._conversation.keys[0], "conversationId")
         path = self._conversation.path_of((name,))
-        fields = self._opened(people, title)
+        contents = self._opened(people, title)
+        # Outside of the transaction, which looks at named documents alone.  The gateway writes no
+        # message without its conversation, so that only a client's own write could come between.
+        # An id that is drawn here was nobody's before.
+        has_messages = conversation_id is not None and await self._has_messages(name)
 
         async def decide(reads: TransactionReads) -> Intent:
             there = await reads.get(path)
@@ -91,11 +96,14 @@ class DirectMessageService:
                 # All of them, the caller too: else a stranger who guesses id and people learns
                 # that the conversation is there, and when it changed.
                 if elements_of(there.fields, self._participants) != set(people):
-                    raise CallRefused("ALREADY_EXISTS", "this id is taken; choose another one")
+                    raise _id_taken()
                 return Intent(path=path, before=there, fields=there.fields)
+            if has_messages:
+                raise _id_taken()
             others = [person for person in people if person != caller.uid]
             await self._rights.refuse_blocked(reads, caller.uid, others)
-            return Intent(path=path, before=None, fields=fields)
+            created = with_value(contents, field_of(self._conversation, "createdAt"), self._now())
+            return Intent(path=path, before=None, fields=created)
 
         return await self._writes.write(caller, _FEATURE, decide)
 
@@ -124,17 +132,20 @@ class DirectMessageService:
         """
         name = message_id or secrets.token_urlsafe(_ID_BYTES)
         checked_new_id(name, self._message.keys[-1], "messageId")
-        sent = self._sent(caller.uid, body, attachments)
+        contents = self._sent(caller.uid, body, attachments)
 
         async def decide(reads: TransactionReads) -> Intent:
             conversation = await self._rights.conversation(reads, caller.uid, conversation_id)
             path = self._message.path_of((conversation_id, name))
             there = await reads.get(path)
             if there is not None:
-                self._refuse_another(there, sent)
+                self._refuse_another(there, contents)
                 return Intent(path=path, before=there, fields=there.fields)
             others = self._rights.others(conversation, caller.uid)
             await self._rights.refuse_blocked(reads, caller.uid, others)
+            # At each attempt anew: a message that got its time long before it could be seen would
+            # stand behind what its readers have read, and be unread by nobody.
+            sent = with_value(contents, field_of(self._message, "sentAt"), self._now())
             return Intent(path=path, before=None, fields=sent)
 
         return await self._writes.write(caller, _FEATURE, decide)
@@ -267,12 +278,11 @@ class DirectMessageService:
         fields = with_value({}, self._participants.field, encode_value(list(people)))
         if title is not None:
             fields = with_value(fields, field_of(self._conversation, "title"), _encoded(title))
-        return with_value(fields, field_of(self._conversation, "createdAt"), self._now())
+        return fields
 
     def _sent(self, sender: str, body: str | None, attachments: object) -> Fields:
         fields = with_value({}, field_of(self._message, "senderId"), encode_value(sender))
-        fields = self._with_contents(fields, body, attachments)
-        return with_value(fields, field_of(self._message, "sentAt"), self._now())
+        return self._with_contents(fields, body, attachments)
 
     def _with_contents(self, fields: Fields, body: str | None, attachments: object) -> Fields:
         for column, value in (("body", body), ("attachments", attachments)):
@@ -281,11 +291,23 @@ class DirectMessageService:
         return fields
 
     def _refuse_another(self, there: Document, sent: Fields) -> None:
-        """See that a message that is there is the one that is being sent once more."""
-        for column in ("senderId", "body", "attachments"):
+        """
+        See that a message that is there is the one that is being sent once more.
+
+        One that was edited has other contents by now: its sender and its id say enough.
+        """
+        compared = ["senderId"]
+        if value_at(there.fields, field_of(self._message, "editedAt")) is None:
+            compared += ["body", "attachments"]
+        for column in compared:
             path = field_of(self._message, column)
             if value_at(there.fields, path) != value_at(sent, path):
                 raise CallRefused("ALREADY_EXISTS", "another message has this messageId")
+
+    async def _has_messages(self, conversation_id: str) -> bool:
+        """Tell whether there are messages below a conversation's id, whatever they hold."""
+        query = DocumentQuery(collection=self._declared.messages_of(conversation_id), limit=1)
+        return bool((await self._store.query(query)).documents)
 
     def read_mark(self, uid: str) -> tuple[str, ...]:
         """
@@ -312,6 +334,10 @@ class _Now:
 
     async def get(self, path: str) -> Document | None:
         return (await self._store.get(path)).document
+
+
+def _id_taken() -> CallRefused:
+    return CallRefused("ALREADY_EXISTS", "this id is taken; choose another one")
 
 
 def _encoded(value: object) -> Value:

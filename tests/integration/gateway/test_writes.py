@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storemirror.clock import datetime_from_us
 from storemirror.event.value import encode_fields
 from storemirror.gateway.wire import PARTICIPANTS_MAX_COUNT
-from storemirror.source.port import Write
+from storemirror.source.embedded import EmbeddedDocumentStore
+from storemirror.source.port import TransactionBody, Write
 from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.gateway.world import CallFailed, GatewayWorld, running_gateway
 from tests.support.long_keys import CONVERSATION_LENGTH, MESSAGE_LENGTH, declared_with_long_keys
@@ -303,3 +306,45 @@ async def test_a_crowd_cannot_be_written_to(world: GatewayWorld) -> None:
     await write(world, "conversations/crowd", {**crowd, "participantIds": people[:-1]})
     sent = await world.call("ann", SEND, conversationId="crowd", messageId="m1", body="hi")
     assert sent["message"]["body"] == "hi"
+
+
+async def test_a_send_again_after_an_edit_sends_no_second_one(world: GatewayWorld) -> None:
+    """The queue of a phone that was offline, after an edit on another one."""
+    message = {"conversationId": ROOM, "messageId": "m1", "body": "helo"}
+    await world.call("ann", SEND, **message)
+    edited = {"conversationId": ROOM, "messageId": "m1", "body": "hello"}
+    await world.call("ann", "sqlGatewayDmEdit", **edited)
+    again = await world.call("ann", SEND, **message)
+    assert again["message"]["body"] == "hello"
+    assert await ids(world) == ["m1"]
+    with pytest.raises(CallFailed) as refused:
+        await world.call("ben", SEND, **message)
+    assert refused.value.status == "ALREADY_EXISTS"
+
+
+async def test_a_message_that_was_long_on_its_way_is_new_to_its_readers(
+    world: GatewayWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is of when it was written: else nobody who read meanwhile would ever see it."""
+    transact, has_begun, is_over = EmbeddedDocumentStore.transact, asyncio.Event(), asyncio.Event()
+
+    async def delayed(store: EmbeddedDocumentStore, body: TransactionBody[Any]) -> Any:
+        monkeypatch.setattr(EmbeddedDocumentStore, "transact", transact)
+        has_begun.set()
+        await is_over.wait()
+        return await transact(store, body)
+
+    monkeypatch.setattr(EmbeddedDocumentStore, "transact", delayed)
+    late = asyncio.create_task(
+        world.call("ann", SEND, conversationId=ROOM, messageId="late", body="wait for me")
+    )
+    await has_begun.wait()
+    await world.call("ben", SEND, conversationId=ROOM, messageId="quick", body="hi")
+    page = await world.call("ben", MESSAGES, conversationId=ROOM)
+    await world.call("ben", "sqlGatewayDmMarkRead", conversationId=ROOM)
+    is_over.set()
+    await late
+    newer = await world.call("ben", MESSAGES, conversationId=ROOM, cursor=page["newer"])
+    assert [item["messageId"] for item in newer["items"]] == ["late"]
+    inbox = await world.call("ben", "sqlGatewayDmListConversations")
+    assert inbox["items"][0]["unreadCount"] == 1
