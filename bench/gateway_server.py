@@ -126,6 +126,7 @@ async def _running(world: GatewayWorld, keys_url: str) -> AsyncIterator[tuple[in
             STOREMIRROR_GATEWAY_CALLS_PER_MINUTE="1000000",
             STOREMIRROR_GATEWAY_OPENS_PER_MINUTE="1000000",
             STOREMIRROR_GATEWAY_CALLS_MAX_COUNT="10000",
+            STOREMIRROR_GATEWAY_USER_CALLS_MAX_COUNT="10000",
         )
         async with Parts(load_settings(None, environment)) as parts:
             await parts.embedded_store()

@@ -158,9 +158,18 @@ OTHER = {
     "10.0": "3",
 }
 OTHER |= {"30.0": "3", '"info"': "error", '"embedded"': "firestore", "8085": "3"}
-OTHER |= {'"127.0.0.1"': "0.0.0.0", "512": "1024", "80": "3", "0": "3", "10": "3", "50.0": "3"}
+OTHER |= {
+    '"127.0.0.1"': "0.0.0.0",
+    "512": "1024",
+    "80": "3",
+    "0": "3",
+    "10": "3",
+    "50.0": "3",
+    "16": "3",
+}
 OTHER |= {"60.0": "3", "25.0": "3", '"postgres"': "servicebus"}
 OTHER |= {"8086": "3", "600": "3", "256": "3", "20.0": "3", "262144": "2000", "30": "3"}
+OTHER |= {"16": "3"}
 OTHER |= {"100": "3", '"firestore"': "sql", "1.0": "0.5", "5.0": "3", "0.25": "3"}
 #: Of a certain form, and not set by default.
 FORMED = {"gateway.allowed_origins": "https://app.example.com", "gateway.sends_per_minute": "3"}

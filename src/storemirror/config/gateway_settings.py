@@ -103,6 +103,12 @@ class GatewaySettings(Section):
     calls_max_count: int = Field(
         default=256, ge=1, le=10_000, description="1 to 10000 calls under way at a time"
     )
+    user_calls_max_count: int = Field(
+        default=16,
+        ge=1,
+        le=10_000,
+        description="1 to 10000 of these of one user; in each process",
+    )
     body_max_bytes: int = Field(
         default=262_144,
         ge=1_024,

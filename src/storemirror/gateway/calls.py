@@ -8,6 +8,7 @@ same four things, and hand back what it answers.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ from storemirror.gateway.protocol import (
     CallStatus,
     data_of,
     error_answer,
+    refuse_no_call,
     result_answer,
     status_of,
     wants_stream,
@@ -52,6 +54,8 @@ class CallLimits:
     body_max_bytes: int = 262_144
     #: Under way at a time.
     calls_max_count: int = 256
+    #: Of them, one user's.
+    user_calls_max_count: int = 16
     read_deadline_s: float = 10.0
     write_deadline_s: float = 20.0
 
@@ -130,6 +134,8 @@ class Calls:
         self._clock = clock
         self._observer = observer
         self._repeats = Repeats(clock)
+        #: Users' calls, by uid; who has none is not in it.
+        self._under_way_of: Counter[str] = Counter()
 
     async def answer(
         self,
@@ -195,13 +201,14 @@ class Calls:
                 CallStatus.INVALID_ARGUMENT,
                 f"The request has {size_bytes} bytes, and may have {self.limits.body_max_bytes}.",
             )
-        data = data_of(method, headers, body)
+        refuse_no_call(method, headers)
         deadline_s = self.limits.deadline_s(spec.kind)
 
         async def answered() -> Result:
             caller = await self._caller_of(spec, headers)
-            result: Result = await spec.answer(self._handlers, caller, data)
-            return result
+            with self._place_of(caller):
+                result: Result = await spec.answer(self._handlers, caller, data_of(body))
+                return result
 
         try:
             if spec.kind is CallKind.READ:
@@ -234,6 +241,24 @@ class Calls:
         finally:
             self.counts.under_way_count -= 1
 
+    @contextlib.contextmanager
+    def _place_of(self, caller: Caller) -> Iterator[None]:
+        """Count a user's call while it runs: one user's slow ones must not take all places."""
+        if caller.is_service:
+            yield
+            return
+        if self._under_way_of[caller.uid] >= self.limits.user_calls_max_count:
+            raise CallRefused(
+                CallStatus.RESOURCE_EXHAUSTED, "Too many calls at a time; wait until one ends."
+            )
+        self._under_way_of[caller.uid] += 1
+        try:
+            yield
+        finally:
+            self._under_way_of[caller.uid] -= 1
+            if not self._under_way_of[caller.uid]:
+                del self._under_way_of[caller.uid]
+
     def _note_refusal(self, name: str, refused: CallRefused) -> None:
         status = status_of(refused)
         if status in _FAULTS:
@@ -246,8 +271,18 @@ class Calls:
         else:
             self.counts.refused_count += 1
         if status in _IDENTITY:
+            self._note_stranger(name, status, str(refused))
+
+    def _note_stranger(self, name: str, status: CallStatus, reason: str) -> None:
+        # Anybody can have this happen, as often as they like.
+        count = self._repeats.count_to_say(LogEvent.CALL_REFUSED, status, reason)
+        if count is not None:
             _log.info(
-                LogEvent.CALL_REFUSED.value, callable=name, status=status, reason=str(refused)
+                LogEvent.CALL_REFUSED.value,
+                callable=name,
+                status=status,
+                reason=reason,
+                times=count,
             )
 
     def _note_outage(self, name: str, status: CallStatus, refused: CallRefused) -> None:

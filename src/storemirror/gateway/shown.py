@@ -8,11 +8,15 @@ it of documents that are not theirs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+from storemirror.clock import SECOND_US, Clock
 from storemirror.errors import CallRefused, EntityUnknown
 from storemirror.gateway.port import MessagesReader, WriteToken
 from storemirror.model.entity import Entity, Model
 
+#: How far Firestore's clock may be before this machine's: later versions SQL refuses as well.
+CLOCKS_APART_US: Final = 300 * SECOND_US
 #: Gives the version that SQL shows of a document, live or deleted; None: it shows none.
 ShownVersion = Callable[[Entity, tuple[str, ...]], Awaitable[int | None]]
 HasReached = Callable[[], Awaitable[bool]]
@@ -21,7 +25,9 @@ HasReached = Callable[[], Awaitable[bool]]
 class ShownWrites:
     """Tells what SQL shows."""
 
-    def __init__(self, shown_version: ShownVersion, messages: MessagesReader, model: Model) -> None:
+    def __init__(
+        self, shown_version: ShownVersion, messages: MessagesReader, model: Model, clock: Clock
+    ) -> None:
         """
         Name the mirror.
 
@@ -29,10 +35,12 @@ class ShownWrites:
             shown_version: reads one row.
             messages: SQL's reader, for who takes part.
             model: the declared entities.
+            clock: tells what cannot have been written yet.
         """
         self._shown_version = shown_version
         self._messages = messages
         self._model = model
+        self._clock = clock
 
     def in_inbox(self, write: WriteToken, viewer: str) -> HasReached:
         """Ask for a write in any conversation of the viewer's."""
@@ -66,6 +74,9 @@ class ShownWrites:
         return shown is not None and shown >= write.version
 
     def _document(self, write: WriteToken, *names: str) -> tuple[Entity, tuple[str, ...]]:
+        # SQL would never show it, and each such read would wait in vain, and cost Firestore's.
+        if write.version // 2 > self._clock.now_us() + CLOCKS_APART_US:
+            raise CallRefused("INVALID_ARGUMENT", "this token is of a write that is still to come")
         try:
             entity, key = self._model.match(write.path)
         except EntityUnknown:

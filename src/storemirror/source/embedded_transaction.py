@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from storemirror.clock import Clock
 from storemirror.errors import SourceUnavailable
 from storemirror.source.port import Document, Transacted, TransactionBody, Write
+from storemirror.source.turns import Turns
 
 #: For how long a body is repeated while others write what it reads.
 CONTENTION_TIMEOUT_S: Final = 10.0
@@ -42,18 +43,20 @@ class EmbeddedTransactions:
         self._clock = clock
         #: Held for one run by one of those that were overtaken: together they would only overtake
         #: each other again.
-        self._again = asyncio.Lock()
+        self._turns = Turns()
 
     async def run(self, body: TransactionBody[T]) -> Transacted[T]:
         """See `DocumentStore.transact`."""
         deadline_s = self._clock.monotonic_s() + CONTENTION_TIMEOUT_S
-        done = await self._attempt(body)
+        reads = _Reads(self._read)
+        done = await self._attempt(body, reads)
         if done is not None:
             return done
         while self._clock.monotonic_s() < deadline_s:
             # Whoever waits is first come first served: one that lost again goes to the end.
-            async with self._again:
-                done = await self._attempt(body)
+            async with self._turns.of(reads.first_path):
+                reads = _Reads(self._read)
+                done = await self._attempt(body, reads)
             if done is not None:
                 return done
         raise SourceUnavailable(
@@ -61,9 +64,8 @@ class EmbeddedTransactions:
             f"{CONTENTION_TIMEOUT_S:g} s; nothing was written"
         )
 
-    async def _attempt(self, body: TransactionBody[T]) -> Transacted[T] | None:
+    async def _attempt(self, body: TransactionBody[T], reads: _Reads) -> Transacted[T] | None:
         """Run the body once and commit; None: it was overtaken, and nothing was written."""
-        reads = _Reads(self._read)
         try:
             decision = await body(reads)
         except _Overtaken:
@@ -87,6 +89,11 @@ class _Reads:
         self._read = read
         self._found: dict[str, Document | None] = {}
         self._turn = asyncio.Lock()
+
+    @property
+    def first_path(self) -> str:
+        """Give the path of the document that was read first; empty: none was."""
+        return next(iter(self._found), "")
 
     @property
     def update_times_us(self) -> Mapping[str, int | None]:

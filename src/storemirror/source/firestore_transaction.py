@@ -25,6 +25,7 @@ from storemirror.source.port import (
     TransactionBody,
     Write,
 )
+from storemirror.source.turns import Turns
 
 T = TypeVar("T")
 
@@ -40,25 +41,27 @@ class FirestoreTransactions:
         self._given_up: set[asyncio.Task[None]] = set()
         #: Held for one run by one of those that lost: together they would only make each other lose
         #: again, and Google's emulator takes two seconds to find out.  Not while one waits to run
-        #: again: what others have lost may be another document.
-        self._again = asyncio.Lock()
+        #: again: what others have lost may be another document beside the first.
+        self._turns = Turns()
 
     async def run(self, body: TransactionBody[T]) -> Transacted[T]:
         """See `DocumentStore.transact`."""
         # A transaction that has lost is begun again with the priority that its age gives it.
         lost = b""
+        wanted = ""
 
         async def attempt() -> Transacted[T]:
-            nonlocal lost
+            nonlocal lost, wanted
             transaction = await self._calls.begin(lost)
+            reads = _Reads(self._calls, transaction)
             try:
-                return await self._attempt(transaction, body)
+                return await self._attempt(transaction, reads, body)
             except google_errors.Aborted:
-                lost = transaction
+                lost, wanted = transaction, reads.first_path
                 raise
 
         async def in_turn() -> Transacted[T]:
-            async with self._again:
+            async with self._turns.of(wanted):
                 return await attempt()
 
         deadline_s = self._calls.retry_deadline_s()
@@ -68,11 +71,13 @@ class FirestoreTransactions:
             except google_errors.Aborted:
                 return await self._calls.repeated(in_turn, TRANSIENT, deadline_s=deadline_s)
 
-    async def _attempt(self, transaction: bytes, body: TransactionBody[T]) -> Transacted[T]:
+    async def _attempt(
+        self, transaction: bytes, reads: _Reads, body: TransactionBody[T]
+    ) -> Transacted[T]:
         """Run the body once, and commit.  Google's errors mean that nothing was written."""
         is_open = True
         try:
-            decision = await body(_Reads(self._calls, transaction))
+            decision = await body(reads)
             if not decision.writes:
                 return Transacted(commit_time_us=None, result=decision.result)
             commit_time_us = await self._commit(decision.writes, transaction)
@@ -113,9 +118,12 @@ class _Reads:
     def __init__(self, calls: FirestoreCalls, transaction: bytes) -> None:
         self._calls = calls
         self._transaction = transaction
+        #: Path of the document that was asked for first; empty: none was.
+        self.first_path = ""
 
     async def get(self, path: str) -> Document | None:
         """See `TransactionReads.get`."""
+        self.first_path = self.first_path or path
         if is_reserved(segments_of(path)):
             # Firestore refuses to look, since no document can have such a name.
             return None

@@ -95,7 +95,7 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     handlers = GatewayHandlers(
         sql=sql,
         firestore=firestore,
-        shown=ShownWrites(reads.version_of, sql.messages, parts.model),
+        shown=ShownWrites(reads.version_of, sql.messages, parts.model, clock),
         item_of=messages.item_of,
         router=router,
         shadow=shadow,
@@ -244,6 +244,7 @@ def _call_limits(settings: GatewaySettings) -> CallLimits:
     return CallLimits(
         body_max_bytes=settings.body_max_bytes,
         calls_max_count=settings.calls_max_count,
+        user_calls_max_count=settings.user_calls_max_count,
         read_deadline_s=settings.read_deadline_s,
         write_deadline_s=settings.write_deadline_s,
     )

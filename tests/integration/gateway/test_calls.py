@@ -130,6 +130,33 @@ async def test_too_many_calls_at_a_time_are_refused_at_once(issuer: JwkIssuer) -
     await under_test.result(LIST)
 
 
+async def test_one_users_slow_calls_leave_room_for_others(issuer: JwkIssuer) -> None:
+    """A list that is long to read, asked for again and again, is one user's trouble."""
+    under_test = CallsUnderTest(issuer, limits=CallLimits(user_calls_max_count=2))
+    under_test.memory.gate.clear()
+    waiting = [asyncio.create_task(under_test.result(LIST)) for _ in range(2)]
+    for _ in waiting:
+        await under_test.memory.arrived.get()
+    assert await under_test.error(LIST) == (429, "RESOURCE_EXHAUSTED")
+    waiting.append(asyncio.create_task(under_test.result(LIST, uid="u2")))
+    await under_test.memory.arrived.get()
+    under_test.memory.gate.set()
+    await asyncio.gather(*waiting)
+    await under_test.result(LIST)
+
+
+@pytest.mark.parametrize("uid", [None, "u1"])
+async def test_what_was_sent_is_read_once_it_is_known_who_calls(
+    issuer: JwkIssuer, uid: str | None
+) -> None:
+    """To read it takes time that nobody else is answered in."""
+    under_test = CallsUnderTest(issuer, calls_per_minute=1)
+    await under_test.result(LIST)
+    headers = under_test.headers(uid)
+    answer = await under_test.calls.answer(LIST, "POST", headers, b'{"data": [')
+    assert answer.status == (401 if uid is None else 429)
+
+
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
@@ -281,3 +308,13 @@ def test_reads_and_writes_have_deadlines_of_their_own() -> None:
     deadlines = {name: limits.deadline_s(spec.kind) for name, spec in CALLABLES.items()}
     assert deadlines[LIST] == deadlines[RELATIONSHIP] == 1
     assert deadlines["sqlGatewayDmSend"] == deadlines["sqlGatewayBlockDelete"] == 2
+
+
+async def test_who_calls_without_a_token_does_not_fill_the_log(
+    under_test: CallsUnderTest,
+) -> None:
+    """Anybody can, at any rate."""
+    with capture_logs() as logs:
+        for _ in range(5):
+            await under_test.error(LIST, uid=None)
+    assert len(logs) == 1

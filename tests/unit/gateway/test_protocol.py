@@ -14,6 +14,7 @@ from storemirror.gateway.protocol import (
     CallStatus,
     data_of,
     error_answer,
+    refuse_no_call,
     request_of,
     result_answer,
     status_of,
@@ -46,13 +47,18 @@ HTTP_STATUSES = {
 }
 
 
+def read(body: bytes, headers: Mapping[str, str], method: str) -> object:
+    refuse_no_call(method, headers)
+    return data_of(body)
+
+
 def data(content: object, headers: Mapping[str, str] = JSON, method: str = "POST") -> object:
-    return data_of(method, headers, json.dumps(content).encode())
+    return read(json.dumps(content).encode(), headers, method)
 
 
 def refused(body: bytes, headers: Mapping[str, str] = JSON, method: str = "POST") -> str:
     with pytest.raises(CallRefused) as caught:
-        data_of(method, headers, body)
+        read(body, headers, method)
     return caught.value.status
 
 
@@ -122,6 +128,12 @@ def test_typed_integers_are_numbers(kind: str, text: object, number: int) -> Non
     """The mobile SDKs write every 64-bit integer so, at any depth."""
     typed = {"@type": kind, "value": text}
     assert data({"data": {"a": [{"b": typed}]}}) == {"a": [{"b": number}]}
+
+
+def test_a_typed_integer_is_a_number_however_its_name_is_spelled() -> None:
+    """JSON has more than one spelling of a text."""
+    body = b'{"data": {"\\u0040type": "%s", "value": "7"}}' % INT64.encode()
+    assert data_of(body) == 7
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from storemirror.clock import SystemClock
 from storemirror.errors import CallRefused
 from storemirror.gateway.port import ConversationPage, MessagePage, Position, WriteToken
 from storemirror.gateway.shown import ShownWrites
@@ -42,7 +43,7 @@ def shown(versions: Mapping[str, int]) -> ShownWrites:
     async def version_of(entity: Entity, key: tuple[str, ...]) -> int | None:
         return versions.get(entity.path_of(key))
 
-    return ShownWrites(version_of, Inbox(), MODEL)
+    return ShownWrites(version_of, Inbox(), MODEL, SystemClock())
 
 
 @pytest.mark.parametrize(("version", "is_shown"), [(18, False), (20, True), (22, True)])
@@ -87,3 +88,11 @@ def test_a_token_of_anothers_edge_is_refused() -> None:
         with pytest.raises(CallRefused):
             shown({}).of_user(WriteToken(path=path, version=20), "viewer")
     shown({}).of_user(WriteToken(path="users/viewer/blocks/b", version=20), "viewer")
+
+
+def test_what_is_still_to_come_is_not_waited_for() -> None:
+    """Whoever makes up such a token would have Firestore serve every read, and pay for it."""
+    in_an_hour_us = SystemClock().now_us() + 3_600_000_000
+    with pytest.raises(CallRefused):
+        shown({}).in_inbox(WriteToken(path=MESSAGE, version=2 * in_an_hour_us), "viewer")
+    shown({}).in_inbox(WriteToken(path=MESSAGE, version=2 * SystemClock().now_us()), "viewer")
