@@ -139,6 +139,24 @@ async def test_a_rebase_that_was_killed_goes_on_by_the_same_command(
     assert done.json()["is_finished"] is True
 
 
+async def test_ctrl_c_ends_the_wait_for_writers(restored: Operator) -> None:
+    """No writer runs, so that the second reading waits: whoever gives up must not wait on."""
+    async with restored.parts() as parts:
+        await (await parts.embedded_store()).commit([a_block(50)])
+    wish = ("rebase", "--yes", "--drain-seconds", "120")
+    async with going_command(
+        *wish, environment=restored.environment, folder=restored.folder
+    ) as process:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            if "every document was read once" in line.decode():
+                process.send_signal(signal.SIGINT)
+                break
+        out, _ = await process.communicate()
+    assert process.returncode == 130
+    assert b"the same command goes on" in out
+
+
 async def test_reads_that_run_out_leave_the_mirror_open(restored: Operator) -> None:
     """The bill is bounded, and the same command goes on."""
     first = await restored.runs("rebase", "--yes", "--max-reads", "10", "--json")

@@ -8,6 +8,7 @@ gone by here since the source had nothing left to publish.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -48,7 +49,7 @@ class Backlog:
     clock: Clock
     timeout_s: float
 
-    async def wait_passed(self, moment_us: int) -> None:
+    async def wait_passed(self, moment_us: int, *, stop: asyncio.Event | None = None) -> bool:
         """
         Wait until every change committed up to a moment has been settled.
 
@@ -56,6 +57,10 @@ class Backlog:
 
         Args:
             moment_us: microseconds since the Unix epoch, by the store's clock.
+            stop: ends the wait; looked at once a second at least.
+
+        Returns:
+            False: `stop` was set before that.
 
         Raises:
             CheckIncomplete: it took longer than `timeout_s`.
@@ -63,7 +68,7 @@ class Backlog:
         started_s = self.clock.monotonic_s()
         published_s: float | None = None
         wait_s = _FIRST_WAIT_S
-        while True:
+        while stop is None or not stop.is_set():
             pending_count = 0
             if published_s is None:
                 pending_count = await self._pending_count(moment_us)
@@ -71,11 +76,12 @@ class Backlog:
             asked_s = self.clock.monotonic_s()
             stats = await self.bus_admin.stats(self.subscription)
             if published_s is not None and decide_is_passed(stats, asked_s - published_s):
-                return
+                return True
             if asked_s - started_s > self.timeout_s:
                 raise CheckIncomplete(self._described(pending_count, stats))
             await self.clock.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        return False
 
     async def _pending_count(self, moment_us: int) -> int:
         return 0 if self.pending is None else await self.pending(moment_us)

@@ -12,6 +12,7 @@ collections that are not declared.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -127,8 +128,10 @@ class ReconcileResult:
     #: Paths of the first documents that are older than their row.
     backwards_listed: tuple[str, ...]
     is_dry_run: bool
-    #: False: the reads were spent before all was seen.
+    #: False: the reads were spent, or it was told to stop, before all was seen.
     is_finished: bool
+    #: Whether it was told to stop.
+    is_stopped: bool
     #: The moment that was looked at, microseconds since the Unix epoch, by the store's clock.
     read_time_us: int
     read_count: int
@@ -171,6 +174,7 @@ async def run_reconcile(
     source: str,
     run: str,
     settings: ReconcileSettings,
+    stop: asyncio.Event | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> ReconcileResult:
     """
@@ -189,13 +193,13 @@ async def run_reconcile(
         source: CloudEvents source; see `storemirror.event.envelope.source_of`.
         run: names this run, in at most 63 characters: message ids are `<event id>.<run>`.
         settings: what to do.
+        stop: ends it: the wait for the backlog within a second, else after the page in hand.
         on_progress: told after each page how many documents were seen.
 
     Raises:
         CheckIncomplete: the backlog did not drain; nothing was published.
         SchemaMismatch: the installed tables are not the ones declared.
-        SourceUnavailable, SqlUnavailable, BusUnavailable: part of it may be published; do it
-            again: what is on the bus by then is waited for.
+        SourceUnavailable, SqlUnavailable, BusUnavailable: part may be published; do it again.
     """
     await mirror.verify_schema()
     backlog = Backlog(
@@ -206,17 +210,16 @@ async def run_reconcile(
         timeout_s=settings.drain_timeout_s,
     )
     async with store.pinned() as view:
-        await backlog.wait_passed(view.read_time_us)
-        outgoing = Outgoing(publisher, source=source, run=run, is_dry_run=settings.is_dry_run)
-        work = _Reconciliation(
+        return await _Reconciliation(
             view,
             store,
             mirror,
-            DeadLetters(bus_admin, subscription, is_acknowledged=False),
-            outgoing,
+            backlog,
+            Outgoing(publisher, source=source, run=run, is_dry_run=settings.is_dry_run),
             budget,
-        )
-        return await work.run(entities, settings, on_progress)
+            stop or asyncio.Event(),
+            settings,
+        ).run(entities, on_progress)
 
 
 class Outgoing:
@@ -256,43 +259,52 @@ class _Reconciliation:
     view: PinnedView
     store: DocumentStore
     mirror: SqlMirror
-    dead_letters: DeadLetters
+    backlog: Backlog
     outgoing: Outgoing
     budget: ReadBudget
+    stop: asyncio.Event
+    settings: ReconcileSettings
+    dead_letters: DeadLetters = field(init=False)
     counts: dict[str, ReconcileCounts] = field(default_factory=dict)
     backwards: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Know what waits for a person already."""
+        self.dead_letters = DeadLetters(
+            self.backlog.bus_admin, self.backlog.subscription, is_acknowledged=False
+        )
 
     async def run(
         self,
         entities: Sequence[Entity],
-        settings: ReconcileSettings,
         on_progress: Callable[[int], None] | None,
     ) -> ReconcileResult:
-        """Walk all entities, or until the reads are spent."""
-        is_finished = True
+        """Walk all entities, or until the reads are spent or it is told to stop."""
+        is_finished = await self.backlog.wait_passed(self.view.read_time_us, stop=self.stop)
         try:
             for entity in entities:
-                await self._walk(entity, settings.page_size, on_progress)
+                is_finished = is_finished and await self._walk(entity, on_progress)
         except ReadBudgetSpent:
             is_finished = False
         await self.outgoing.flush()
         return ReconcileResult(
             counts=self.counts,
             backwards_listed=tuple(self.backwards),
-            is_dry_run=settings.is_dry_run,
+            is_dry_run=self.settings.is_dry_run,
             is_finished=is_finished,
+            is_stopped=self.stop.is_set(),
             read_time_us=self.view.read_time_us,
             read_count=self.budget.spent_count,
         )
 
-    async def _walk(
-        self, entity: Entity, page_size: int, on_progress: Callable[[int], None] | None
-    ) -> None:
-        """Walk documents and rows of one entity by rising key."""
+    async def _walk(self, entity: Entity, on_progress: Callable[[int], None] | None) -> bool:
+        """Walk documents and rows of one entity by rising key; tells whether it came to the end."""
+        if self.stop.is_set():
+            return False
         counts = self.counts.setdefault(entity.check, ReconcileCounts())
         after: Key | None = None
         smallest_us = self.view.read_time_us
-        pages = self.view.scan(entity.path, page_size=page_size, budget=self.budget)
+        pages = self.view.scan(entity.path, page_size=self.settings.page_size, budget=self.budget)
         async for page in pages:
             smallest_us = min(smallest_us, page.read_time_us)
             documents = {_key_of(entity, document): document for document in page.documents}
@@ -307,8 +319,13 @@ class _Reconciliation:
                 await self._settle(entity, key, document, None, smallest_us)
             if on_progress is not None:
                 on_progress(sum(c.document_count for c in self.counts.values()))
+            if self.stop.is_set():
+                return False
         async for row in self.mirror.rows(entity, after=after, up_to=None):
+            if self.stop.is_set():
+                return False
             await self._settle(entity, row.key, None, row, smallest_us)
+        return True
 
     async def _settle(
         self,

@@ -326,7 +326,9 @@ def print_reconcile(found: stage.ReconcileResult) -> None:
             " them: run `storemirror rebase`, see docs/howto/backfill.md#restored-from-a-backup"
         )
     if not found.is_finished:
-        say("not finished: the reads are spent; what was seen so far is published")
+        why = "it was stopped" if found.is_stopped else "the reads are spent"
+        seen = "nothing" if found.is_dry_run else "what was seen so far"
+        say(f"not finished: {why}; {seen} is published")
 
 
 def names_in(text: str) -> tuple[str, ...]:

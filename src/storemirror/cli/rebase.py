@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -183,13 +184,13 @@ class _Work:
                     store=self.store,
                     entities=list(parts.model),
                     refill=refill.run,
-                    reconcile=self._reconcile,
+                    reconcile=partial(self._reconcile, stop),
                 ),
                 new_run=f"rebase-{secrets.token_hex(6)}",
                 on_step=_tell,
             )
 
-    async def _reconcile(self) -> bool:
+    async def _reconcile(self, stop: asyncio.Event) -> bool:
         parts = self.parts
         self.ended.reconciled = await run_reconcile(
             store=self.store,
@@ -204,6 +205,7 @@ class _Work:
             source=parts.source,
             run=f"rebase-{secrets.token_hex(6)}",
             settings=ReconcileSettings(drain_timeout_s=self.wish.drain_s),
+            stop=stop,
         )
         return self.ended.reconciled.is_finished
 

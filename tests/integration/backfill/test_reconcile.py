@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from storemirror.bus.port import SUBSCRIPTION_SQL_WRITER
 from storemirror.errors import CheckIncomplete
 from storemirror.event.change import RowState
 from storemirror.source.port import Write
@@ -128,6 +131,19 @@ async def test_a_document_older_than_its_row_is_said_and_left_alone(
     assert found.counts[entity.check].backwards_count == 1
     assert found.published_count == 0
     assert other not in found.backwards_listed
+
+
+async def test_a_reconcile_that_is_told_to_stop_ends_after_the_page_in_hand(
+    filled: BackfillWorld,
+) -> None:
+    """What it has seen is published; the rest is for the next one."""
+    await filled.crowd(60)
+    stop = asyncio.Event()
+    filled.store.before_page = stop.set
+    found = await filled.reconcile(stop=stop, store=filled.store)
+    assert (found.is_finished, found.is_stopped) == (False, True)
+    assert found.published_count == found.counts["follow"].document_count == 20
+    assert (await filled.world.admin.stats(SUBSCRIPTION_SQL_WRITER)).depth == 20
 
 
 async def test_a_backlog_that_does_not_drain_ends_it(filled: BackfillWorld) -> None:

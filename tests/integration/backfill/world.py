@@ -215,11 +215,17 @@ class BackfillWorld:
             return await work.run(stop or asyncio.Event())
 
     async def reconcile(
-        self, *, run: str = "r1", is_dry_run: bool = False, drain_timeout_s: float = 60.0
+        self,
+        *,
+        run: str = "r1",
+        is_dry_run: bool = False,
+        drain_timeout_s: float = 60.0,
+        stop: asyncio.Event | None = None,
+        store: DocumentStore | None = None,
     ) -> ReconcileResult:
         """Reconcile as the command does; what it publishes waits on the bus."""
         return await run_reconcile(
-            store=self.world.store,
+            store=store or self.world.store,
             mirror=self.world.mirror,
             entities=list(self.world.model),
             publisher=self.world.publisher,
@@ -233,6 +239,7 @@ class BackfillWorld:
             settings=ReconcileSettings(
                 is_dry_run=is_dry_run, drain_timeout_s=drain_timeout_s, page_size=20
             ),
+            stop=stop,
         )
 
     def message(self, heard: DocumentChange, *, run: str | None = None) -> Message:

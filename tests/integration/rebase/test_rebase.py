@@ -183,6 +183,24 @@ async def test_a_rebase_that_is_told_to_stop_leaves_the_mirror_open(restored: Re
     await assert_rebased(restored)
 
 
+async def test_a_rebase_is_stopped_in_its_second_reading_too(restored: RebaseWorld) -> None:
+    """Without a writer it would wait out its patience, and whoever pressed Ctrl-C with it."""
+    stop = asyncio.Event()
+
+    async def stop_and_leave_something(step: RebaseStep) -> None:
+        if step is RebaseStep.REFILLED:
+            await restored.world.publisher.publish(restored.undone[:1])
+            stop.set()
+
+    state = await restored.rebase(stop=stop, on_step=stop_and_leave_something)
+    assert state.step is RebaseStep.REFILLED
+    assert restored.reconciled is not None
+    assert (restored.reconciled.is_finished, restored.reconciled.is_stopped) == (False, True)
+    async with restored.filled.writing():
+        assert (await restored.rebase()).step is RebaseStep.DONE
+    await assert_rebased(restored)
+
+
 async def test_without_a_writer_the_reconcile_waits_in_vain_and_says_so(
     restored: RebaseWorld,
 ) -> None:

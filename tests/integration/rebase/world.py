@@ -116,7 +116,7 @@ class RebaseWorld:
 
             async def reconciled() -> bool:
                 self.reconciled = await self.filled.reconcile(
-                    run=f"{run}-reconcile", drain_timeout_s=drain_timeout_s
+                    run=f"{run}-reconcile", drain_timeout_s=drain_timeout_s, stop=stop
                 )
                 return self.reconciled.is_finished
 
