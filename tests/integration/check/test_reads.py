@@ -12,8 +12,9 @@ from storemirror.event.value import encode_fields
 from storemirror.source.budget import ReadBudget
 from storemirror.source.firestore import open_firestore
 from storemirror.source.firestore_calls import FirestoreAddress
-from storemirror.source.port import Write
+from storemirror.source.port import DocumentRead, Write
 from storemirror.sql.port import UnverifiedDocument
+from tests.integration.backfill.world import CountingStore
 from tests.integration.check.world import SOURCE, World
 
 pytestmark = pytest.mark.postgres
@@ -37,12 +38,23 @@ async def damaged(world: World, *followers: str) -> None:
     assert await world.sql.execute(DAMAGE, (list(followers),)) == len(followers)
 
 
+class Billed(CountingStore):
+    """A store that counts each document that it gives, of scans and of looks at one."""
+
+    async def get(self, path: str) -> DocumentRead:
+        self.read_counts[path] += 1
+        return await super().get(path)
+
+
 async def checked(world: World, max_reads: int | None) -> CheckResult:
-    """Check both kinds within so many reads, two documents a page; none is paid beyond them."""
-    budget = ReadBudget(max_reads)
+    """Check both kinds within so many reads, two documents a page; none is made beyond them."""
+    budget, store = ReadBudget(max_reads), Billed(world.store)
     try:
-        return await world.check(checks=("follow", "blocks"), page_size=2, budget=budget)
+        return await world.check(
+            checks=("follow", "blocks"), page_size=2, budget=budget, store=store
+        )
     finally:
+        assert sum(store.read_counts.values()) <= budget.spent_count
         assert max_reads is None or budget.spent_count <= max_reads
 
 
