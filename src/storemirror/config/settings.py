@@ -40,6 +40,12 @@ class FirestoreSettings(Section):
         description="host:port of a Firestore emulator; never set in production",
         json_schema_extra={"env": "FIRESTORE_EMULATOR_HOST"},
     )
+    retry_within_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=240,
+        description="seconds, up to 240, for which a call is repeated while Firestore fails",
+    )
 
 
 class DocumentsSettings(Section):

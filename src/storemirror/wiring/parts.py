@@ -236,6 +236,7 @@ class Parts:
             project=self.settings.text_of("firestore.project"),
             database=self.settings.firestore.database,
             emulator_host=self.settings.firestore.emulator_host,
+            retry_within_s=self.settings.firestore.retry_within_s,
         )
         store = firestore.open_firestore(address, self.clock)
         self._stack.push_async_callback(store.aclose)
