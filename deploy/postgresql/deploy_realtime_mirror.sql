@@ -148,7 +148,14 @@ $do$;
 -- Tables of the mirror.  Idempotent: what is there stays, what is missing is added; no table and
 -- no column is ever dropped.  Rendered from the declarations by `storemirror schema render`; do not edit.
 
-CREATE SCHEMA IF NOT EXISTS "storemirror";
+-- IF NOT EXISTS would ask for the right to make one where an administrator has made it.
+DO $do$
+BEGIN
+    IF to_regnamespace('"storemirror"') IS NULL THEN
+        CREATE SCHEMA "storemirror";
+    END IF;
+END;
+$do$;
 
 -- One row: which Firestore this schema mirrors, and the version of what is installed.
 CREATE TABLE IF NOT EXISTS "storemirror".schema_info (

@@ -120,3 +120,16 @@ async def test_an_age_that_cannot_be_one_is_wrong_usage(operator: Operator, age:
     ended = await operator.runs("purge", f"--older-than={age}")
     assert ended.status == 2
     assert "--older-than" in ended.err
+
+
+async def test_rights_are_rendered_for_what_a_user_does(operator: Operator) -> None:
+    """Of declared entities as well, for either database, and without asking one."""
+    shop = declared(operator, ORDERS)
+    rendered = await shop.runs("schema", "grants", "--role", "w", "--for", "write", "--for=check")
+    assert rendered.status == 0, rendered.err
+    assert '"storemirror"."shop_order"' in rendered.out
+    assert "--   check: check, backfill" in rendered.out
+    other = await shop.runs("schema", "grants", "--role=w", "--for=write", "--dialect=sqlserver")
+    assert "GRANT SELECT, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo] TO [w];" in other.out
+    assert (await shop.runs("schema", "grants", "--role=w", "--for=everything")).status != 0
+    assert (await shop.runs("schema", "grants", "--for=write")).status != 0

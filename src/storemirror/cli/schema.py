@@ -13,6 +13,7 @@ from storemirror import loop
 from storemirror.cli.output import JsonOption, counted, print_fields, print_json, say
 from storemirror.errors import SchemaChangeRefused, UsageRefused
 from storemirror.sql.dialects import Dialect
+from storemirror.sql.grants import Job
 from storemirror.sql.plan import SchemaPlan
 from storemirror.sql.port import SchemaStatus
 from storemirror.wiring import Parts
@@ -64,6 +65,29 @@ def render(
         except OSError as exc:
             raise UsageRefused(f"--out: {out / name} cannot be written: {exc.strerror}") from exc
         say(f"wrote {out / name}")
+
+
+@app.command("grants")
+def grants(
+    context: typer.Context,
+    role: Annotated[str, typer.Option("--role", metavar="NAME", help="The user of the database.")],
+    jobs: Annotated[
+        list[Job],
+        typer.Option("--for", help="What it does; several times for several things."),
+    ],
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option("--dialect", help="By default that of sql.dsn, else postgresql."),
+    ] = None,
+) -> None:
+    """
+    Render the rights that a user needs as SQL, for a database administrator to read and run.
+
+    Needs no database.  Which command is which of them is told in the script, and in
+    docs/howto/database-rights.md.
+    """
+    parts = Parts(context.obj.settings())
+    say(parts.render_grants(role=role, jobs=jobs, dialect=dialect), ends_line=False)
 
 
 @app.command("diff")

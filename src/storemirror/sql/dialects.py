@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from storemirror.errors import ConfigError
 from storemirror.model.entity import Model
+from storemirror.sql.grants import Job
 from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
 from storemirror.sql.postgres import address as postgres_address
+from storemirror.sql.postgres import grants as postgres_grants
 from storemirror.sql.postgres import rendering as postgres_rendering
 from storemirror.sql.reads import SqlReads
 from storemirror.sql.sqlserver import address as sqlserver_address
+from storemirror.sql.sqlserver import grants as sqlserver_grants
 from storemirror.sql.sqlserver import rendering as sqlserver_rendering
 
 
@@ -136,6 +139,27 @@ def rendered_files(
     return postgres_rendering.Rendering(
         names.model, schema_name=schema, procedures=names.procedures
     ).files()
+
+
+def rendered_grants(dialect: Dialect, names: Names, *, role: str, jobs: Collection[Job]) -> str:
+    """
+    Give the script that grants a user what it needs.
+
+    Args:
+        dialect: which one.
+        names: what is installed.
+        role: the user's name, as it is.
+        jobs: what it does.
+
+    Raises:
+        ConfigError: the database takes no such name.
+    """
+    schema, procedures = names.schema_in(dialect), names.procedures
+    if dialect is Dialect.SQLSERVER:
+        made = sqlserver_rendering.Rendering(names.model, schema_name=schema, procedures=procedures)
+        return sqlserver_grants.grants_sql(made, role=role, jobs=jobs)
+    rendering = postgres_rendering.Rendering(names.model, schema_name=schema, procedures=procedures)
+    return postgres_grants.grants_sql(rendering, role=role, jobs=jobs)
 
 
 def sql_parts(dsn: str, names: Names, *, project: str, store: str, max_size: int) -> SqlParts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -39,8 +39,10 @@ from storemirror.sql.dialects import (
     address_of,
     dialect_of,
     rendered_files,
+    rendered_grants,
     sql_parts,
 )
+from storemirror.sql.grants import Job
 from storemirror.sql.port import RebaseLedger, SchemaAdmin, SqlMirror
 from storemirror.sql.postgres.connection import BUS, DOCUMENTS, Database, Kind
 from storemirror.sql.reads import SqlReads
@@ -173,9 +175,26 @@ class Parts:
             dialect: None: that of `sql.dsn`, and PostgreSQL's where it is not set.
             is_drop_create: see `storemirror.sql.dialects.rendered_files`.
         """
+        return rendered_files(
+            self._dialect(dialect), self._sql_names(), is_drop_create=is_drop_create
+        )
+
+    def render_grants(
+        self, *, role: str, jobs: Collection[Job], dialect: Dialect | None = None
+    ) -> str:
+        """
+        Give the script that grants a user what it needs; needs no database either.
+
+        Args:
+            role: the user's name.
+            jobs: what it does.
+            dialect: see `render_schema`.
+        """
+        return rendered_grants(self._dialect(dialect), self._sql_names(), role=role, jobs=jobs)
+
+    def _dialect(self, given: Dialect | None) -> Dialect:
         dsn = self.settings.sql.dsn
-        chosen = dialect or dialect_of("" if dsn is None else dsn.get_secret_value())
-        return rendered_files(chosen, self._sql_names(), is_drop_create=is_drop_create)
+        return given or dialect_of("" if dsn is None else dsn.get_secret_value())
 
     async def mirror(self) -> SqlMirror:
         """Give the SQL mirror."""

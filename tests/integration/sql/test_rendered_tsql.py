@@ -8,6 +8,8 @@ from typing import Final
 import pytest
 
 from storemirror.model.load import load_model
+from storemirror.sql.grants import Job
+from storemirror.sql.sqlserver.grants import grants_sql
 from storemirror.sql.sqlserver.rendering import DEPLOY_FILE, Rendering
 from tests.house.rules import ROOT
 from tests.support.declarations import EVERY_KIND, ROLLED_UP_BY_TEXT
@@ -45,6 +47,12 @@ def test_the_script_in_deploy_is_sound(tsql_judge: Judge) -> None:
     """An administrator runs it where none of our tests do."""
     script = (ROOT / "deploy" / DEPLOY_FILE).read_text()
     assert tsql_judge.script(script, GIVEN) == []
+
+
+def test_the_script_of_rights_is_sound(tsql_judge: Judge) -> None:
+    """Of every job, in a schema and for a user whose names must be quoted."""
+    made = Rendering(load_model(), schema_name="app mirror", procedures={})
+    assert tsql_judge.script(grants_sql(made, role="app writer", jobs=list(Job)), {}) == []
 
 
 def test_the_script_wants_its_variables() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from storemirror.errors import ConfigError
 from storemirror.model.load import load_model
+from storemirror.sql.grants import Job
 from storemirror.sql.patience import LockPatience
+from storemirror.sql.sqlserver.grants import grants_sql
 from storemirror.sql.sqlserver.naming import MAX_IDENTIFIER_UNITS, quoted
 from storemirror.sql.sqlserver.rendering import (
     DEFAULT_SCHEMA,
@@ -177,6 +179,36 @@ def test_the_script_has_the_patience_of_schema_apply(every_kind: Path) -> None:
     assert re.findall(r"ALTER TABLE (\S+) SET", lock) == [
         made.qualified(table.name) for table in wanted_tables(made.model)
     ]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ([Job.READ], ["SELECT, VIEW DEFINITION ON SCHEMA::[dbo]"]),
+        ([Job.WRITE], ["SELECT, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo]"]),
+        (
+            [Job.WRITE, Job.CHECK, Job.DEAD_LETTERS],
+            [
+                "SELECT, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo]",
+                "INSERT, UPDATE, DELETE ON [dbo].[StoreMirrorUnverifiedDocument]",
+            ],
+        ),
+        (
+            [Job.REBASE],
+            [
+                "SELECT, UPDATE, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo]",
+                "INSERT, UPDATE ON [dbo].[StoreMirrorRebase]",
+                "INSERT, UPDATE, DELETE ON [dbo].[StoreMirrorUnverifiedDocument]",
+            ],
+        ),
+    ],
+    ids=["read", "write", "several", "rebase"],
+)
+def test_the_rights_of_a_job_are_those_of_the_page(jobs: list[Job], expected: list[str]) -> None:
+    """Procedures have their rights on tables by ownership."""
+    script = grants_sql(rendering(), role="a]b", jobs=jobs)
+    granted = re.findall(r"^GRANT (.*) TO \[a\]\]b\];$", script, re.MULTILINE)
+    assert granted == expected
 
 
 def test_procedures_are_dropped_only_where_it_is_asked_for(every_kind: Path) -> None:

@@ -44,6 +44,8 @@ STALL_TIMEOUT_S: Final = 60.0
 #: lay idle in a transaction (25P03, 25P04), is in trouble, and not the statement.
 _TRANSIENT_CLASSES: Final = ("08", "53", "57", "58")
 _TRANSIENT_STATES: Final = ("25006", "25P03", "25P04", "40001", "40P01", "55P03", "55006")
+#: Permission denied.
+_NO_RIGHT: Final = "42501"
 #: What to do about a server in trouble, where its own words leave that open.
 _CURES: Final = {
     "25006": "it is read-only, as a standby is: make it writable, or name the one that is",
@@ -62,15 +64,31 @@ class Kind:
         refused: type[StoreMirrorError],
         *,
         pins_views: bool = False,
+        rights: str = "",
     ) -> None:
-        """Name the database for messages; `pins_views`: transactions may lie idle on purpose."""
+        """
+        Name the database for messages.
+
+        Args:
+            name: what it is called there.
+            unavailable: what its trouble becomes.
+            refused: what its refusals become.
+            pins_views: whether transactions may lie idle on purpose.
+            rights: what to do where a right is missing.
+        """
         self.name = name
         self.unavailable = unavailable
         self.refused = refused
         self.pins_views = pins_views
+        self.rights = rights
 
 
-MIRROR: Final = Kind("the mirror's database", SqlUnavailable, DatabaseRefused)
+MIRROR: Final = Kind(
+    "the mirror's database",
+    SqlUnavailable,
+    DatabaseRefused,
+    rights="the user has not the right: `storemirror schema grants` writes what it needs",
+)
 BUS: Final = Kind("the bus's database", BusUnavailable, BusRefused)
 DOCUMENTS: Final = Kind(
     "the documents' database", SourceUnavailable, DatabaseRefused, pins_views=True
@@ -105,7 +123,8 @@ def translated_errors(kind: Kind) -> Iterator[None]:
     except psycopg.Error as exc:
         if is_transient(exc):
             raise kind.unavailable(f"{kind.name}: {described(exc)}{_cure(exc)}") from exc
-        raise kind.refused(f"{kind.name} refused: {described(exc)}") from exc
+        cure = f"; {kind.rights}" if exc.sqlstate == _NO_RIGHT and kind.rights else ""
+        raise kind.refused(f"{kind.name} refused: {described(exc)}{cure}") from exc
 
 
 def _settings_of(stall_timeout_ms: str) -> Mapping[str, str]:

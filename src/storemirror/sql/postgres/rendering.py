@@ -81,6 +81,11 @@ class Rendering:
         given = self._names[name]
         return tuple(given.split(".")) if "." in given else (self.schema_name, given)
 
+    @property
+    def procedure_names(self) -> Sequence[str]:
+        """Give the declared-style names of the procedures that clients call."""
+        return list(self._names)
+
     def procedure(self, name: str) -> str:
         """Give the qualified, quoted name of a procedure by its declared-style name."""
         return ".".join(quoted(part) for part in self.procedure_parts(name))
