@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -37,6 +38,11 @@ from storemirror.sql.postgres.unverified import UnverifiedRecord
 _DATA_CLASSES: Final = ("22", "23", "54")
 _DATA_STATES: Final = ("P0001", "SM002", "SM003")
 _OWN_REFUSALS: Final = ("SM002", "SM003")
+#: The server's words for a row that is too long for an index: they quote no value.
+_TOO_LONG_FOR_INDEX: Final = re.compile(
+    r"index row size \d+ exceeds btree version \d+ maximum \d+ for index \"[^\"]+\""
+    r"|index row requires \d+ bytes, maximum size is \d+"
+)
 _PARENT_MISSING: Final = "SM001"
 _CLOSED: Final = "SM005"
 #: Many times what the largest batch takes.
@@ -366,6 +372,8 @@ def _refusal(exc: psycopg.Error) -> str:
     """Say why the data were refused, without the server's message: it may quote them."""
     if exc.sqlstate in _OWN_REFUSALS:
         return described(exc)
+    if _TOO_LONG_FOR_INDEX.fullmatch(exc.diag.message_primary or ""):
+        return f"a value is too long for an index that holds it: {described(exc)}"
     named = [name for name in (exc.diag.constraint_name, exc.diag.column_name) if name]
     about = f" on {', '.join(named)}" if named else ""
     return f"the database refused the data: {type(exc).__name__}{about} (SQLSTATE {exc.sqlstate})"
