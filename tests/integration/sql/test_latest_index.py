@@ -24,6 +24,8 @@ LATEST: Final = "dm_message_latest"
 #: What somebody builds before, with CONCURRENTLY.
 NEXT: Final = "dm_message_latest_next"
 ORDERED: Final = "storemirror.dm_message (conversation_id, sent_at DESC, message_id DESC)"
+#: The same of SQL Server's, in the letters of PostgreSQL.
+NEXT_THERE: Final = "ix_dmmessage_latest_next"
 #: As an earlier release made it.
 EARLIER: Final = (
     "DROP INDEX storemirror.dm_message_latest",
@@ -174,10 +176,55 @@ async def test_an_index_of_other_columns_is_replaced(
     assert "INCLUDE (senderid)" in made[1]
 
 
-def latest_of(tsql: TsqlMirror) -> tuple[int, str]:
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("(conversationid, sentat DESC, messageid DESC)", id="without the sender"),
+        pytest.param(
+            "(conversationid, sentat DESC, messageid DESC) INCLUDE (senderid)", id="of every row"
+        ),
+    ],
+)
+async def test_on_sql_server_it_is_built_once_and_swapped(
+    new_database: Callable[[], Awaitable[str]], left: str
+) -> None:
+    """Whatever an earlier build has left, and at whatever step the deployment ended."""
+    with tsql_mirror(load_model(), await new_database()) as tsql:
+        wanted = latest_of(tsql)[1]
+        earlier = "ms.dmmessage (conversationid, sentat DESC, messageid DESC)"
+        tsql.conn.execute("DROP INDEX ms.ix_dmmessage_latest")
+        tsql.conn.execute(
+            f"CREATE INDEX ix_dmmessage_latest ON {earlier} WHERE rowstate = 'live'".encode()
+        )
+        if left:
+            tsql.conn.execute(f"CREATE INDEX {NEXT_THERE} ON ms.dmmessage {left}".encode())
+        serving = latest_of(tsql)
+        tsql.server.install(tsql.rendering.next_indexes_batches())
+        built = latest_of(tsql, NEXT_THERE)
+        assert built[1] == wanted.replace("ix_dmmessage_latest", NEXT_THERE)
+        # Ended here, and run again.
+        tsql.server.install(tsql.rendering.next_indexes_batches())
+        assert latest_of(tsql, NEXT_THERE) == built
+        assert latest_of(tsql) == serving
+        tsql.server.install(tsql.rendering.lock_tables_batches())
+        tsql.server.install(tsql.rendering.indexes_batches())
+        assert latest_of(tsql) == (built[0], wanted)
+        # Ended here, and run again, all of it.
+        tsql.server.install(tsql.rendering.next_indexes_batches())
+        tsql.server.install(tsql.rendering.indexes_batches())
+        tsql.deploy()
+        assert latest_of(tsql) == (built[0], wanted)
+        assert tsql.conn.execute(
+            "SELECT to_regclass('ms.ix_dmmessage_latest_next')"
+        ).fetchall() == [(None,)]
+
+
+def latest_of(tsql: TsqlMirror, name: str = "ix_dmmessage_latest") -> tuple[int, str]:
     """Give the number and the definition of the index over the latest messages."""
     [found] = tsql.conn.execute(
-        "SELECT 'ms.ix_dmmessage_latest'::regclass::oid::bigint, indexdef FROM pg_indexes"
-        " WHERE schemaname = 'ms' AND indexname = 'ix_dmmessage_latest'"
+        "SELECT to_regclass('ms.' || indexname)::oid::bigint, indexdef FROM pg_indexes"
+        " WHERE schemaname = 'ms' AND indexname = %s",
+        (name,),
     )
     return found[0], found[1]

@@ -39,7 +39,8 @@ CREATE FUNCTION col_length(text, text) RETURNS int LANGUAGE sql STABLE AS '
     SELECT attlen::int FROM pg_attribute WHERE attrelid = object_id($1) AND attname = lower($2)';
 CREATE SCHEMA sys;
 CREATE VIEW sys.indexes AS
-    SELECT x.indrelid AS object_id, x.indexrelid AS index_id, c.relname AS name
+    SELECT x.indrelid AS object_id, x.indexrelid AS index_id, c.relname AS name,
+        (x.indpred IS NOT NULL)::int AS has_filter
     FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid;
 CREATE VIEW sys.index_columns AS
     SELECT x.indrelid AS object_id, x.indexrelid AS index_id, k.number AS column_id,
@@ -189,8 +190,11 @@ class TsqlServer:
         """Rewrite a text, and put the variables' values in."""
         query = rewritten(text)
         if "sys." in query:
-            # Names in the catalogue are in lower case here.
-            query = "".join(t.lower() if t.startswith("'") else t for t in tokens_of(query))
+            # Names in the catalogue are in lower case here; a pattern is of the server's version.
+            query = "".join(
+                t.lower() if t.startswith("'") and not t.endswith("%'") else t
+                for t in tokens_of(query)
+            )
         values = ("".join(self._value(t, variables)) for t in tokens_of(query))
         return "".join(values).encode()
 
@@ -264,6 +268,11 @@ class TsqlServer:
         if "LOCK_ESCALATION" not in text:
             self._run_all(statements_of(text), variables)
 
+    def _rename_index(self, found: re.Match[str], variables: Variables) -> None:
+        del variables
+        schema, index, name = (part.lower() for part in found.groups())
+        self.conn.execute(f'ALTER INDEX "{schema}"."{index}" RENAME TO "{name}"'.encode())
+
     def _create_table(self, found: re.Match[str], variables: Variables) -> None:
         """Make a table; PostgreSQL wants to be told the types of computed columns."""
 
@@ -304,6 +313,13 @@ _STATEMENTS: Final[
     (_form(r"THROW (\d+), (.*), 1"), TsqlServer._throw),
     (_form(r"EXEC (@\w+) = sys\.sp_getapplock(.*)"), TsqlServer._lock),
     (_form(r"EXEC \((.*)\)"), TsqlServer._run_text),
+    (
+        _form(
+            r"EXEC sys\.sp_rename @objname = N'\[(\w+)\]\.\[\w+\]\.\[(\w+)\]',"
+            r" @newname = N'(\w+)', @objtype = N'INDEX'"
+        ),
+        TsqlServer._rename_index,
+    ),
     (_form(r"EXEC (\[\S+)\s*(.*)"), TsqlServer._call),
     (_form(r"CREATE TABLE \[.*"), TsqlServer._create_table),
     (
