@@ -15,7 +15,7 @@ from storemirror.event.change import Outcome
 from storemirror.model.load import load_model
 from storemirror.sql.patience import LockPatience
 from storemirror.sql.port import SchemaStatus
-from storemirror.sql.postgres.connection import MIRROR, Database
+from storemirror.sql.postgres.connection import MIRROR, Connection, Database
 from storemirror.sql.postgres.schema import PostgresSchema
 from tests.integration.sql.test_deploy_script import run_psql
 from tests.integration.sql.test_latest_index import EARLIER, LATEST, NEXT, message, numbers
@@ -61,16 +61,19 @@ async def deploying(
         await database.aclose()
 
 
-async def wait_for_snapshots(earlier: MirrorUnderTest, task: asyncio.Task[Any]) -> str:
-    """Wait until the index is built but for an older transaction; gives what the status says."""
-    told: list[str] = []
+async def wait_for_snapshots(
+    earlier: MirrorUnderTest, task: asyncio.Task[Any], dump: Connection
+) -> None:
+    """Wait until the index is built, but for the dump's transaction."""
+    waiting: Final = (
+        "SELECT 1 FROM pg_stat_progress_create_index"
+        " WHERE phase = 'waiting for old snapshots' AND current_locker_pid = %s"
+    )
 
-    async def is_told() -> bool:
-        told[:] = [s for s in await under_way(earlier) if "waiting for old snapshots" in s]
-        return bool(told)
+    async def is_waiting() -> bool:
+        return bool(await earlier.database.fetch(waiting, (dump.info.backend_pid,)))
 
-    assert await until(task, is_told)
-    return told[0]
+    assert await until(task, is_waiting)
 
 
 async def under_way(earlier: MirrorUnderTest) -> tuple[str, ...]:
@@ -90,7 +93,7 @@ async def test_it_is_built_once_however_often_the_lock_is_refused(earlier: Mirro
         with pytest.raises(SchemaLocked):
             await schema.apply()
         assert (await numbers(earlier))[NEXT] == built
-    await schema.apply()
+    await earlier.schema.apply()
     after = await numbers(earlier)
     assert after[LATEST] == built
     assert NEXT not in after
@@ -102,8 +105,9 @@ async def test_everybody_reads_and_writes_while_it_is_built(earlier: MirrorUnder
     async with contextlib.AsyncExitStack() as held:
         conn = await held.enter_async_context(dumping(earlier, *SNAPSHOT))
         async with deploying(earlier) as task:
-            told = await wait_for_snapshots(earlier, task)
-            assert f"of session {conn.info.backend_pid} ({DUMP})" in told
+            await wait_for_snapshots(earlier, task, conn)
+            [told] = await under_way(earlier)
+            assert f"waiting for old snapshots of session {conn.info.backend_pid} ({DUMP})" in told
             assert await earlier.mirror.apply(message(earlier, "m", "u")) == [Outcome.APPLIED]
             await held.aclose()
             assert (await task).under_way == ()
@@ -112,8 +116,8 @@ async def test_everybody_reads_and_writes_while_it_is_built(earlier: MirrorUnder
 
 async def test_a_build_that_was_killed_is_begun_anew(earlier: MirrorUnderTest) -> None:
     """What it leaves is no index that answers anything, and has the right name and columns."""
-    async with dumping(earlier, *SNAPSHOT), deploying(earlier) as task:
-        await wait_for_snapshots(earlier, task)
+    async with dumping(earlier, *SNAPSHOT) as conn, deploying(earlier) as task:
+        await wait_for_snapshots(earlier, task, conn)
         left = (await numbers(earlier))[NEXT]
         await earlier.database.fetch(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
@@ -143,20 +147,21 @@ async def test_a_build_that_gives_up_names_whom_it_waited_for_and_leaves_nothing
             await schema.apply()
         assert f"session {conn.info.backend_pid} ({DUMP})" in str(caught.value)
     assert await numbers(earlier) == before
-    await schema.apply()
+    await earlier.schema.apply()
     assert (await earlier.schema.plan()).is_empty
 
 
 async def test_what_ended_after_the_swap_is_gone_on_from(earlier: MirrorUnderTest) -> None:
     """The tables are another transaction than what is registered; the index is with the tables."""
     await earlier.execute("DELETE FROM storemirror.schema_info")
-    schema = schema_of(earlier, earlier.database, BRIEF, SystemClock())
+    once = LockPatience(wait_s=2.0, try_count=1)
+    schema = schema_of(earlier, earlier.database, once, SystemClock())
     async with dumping(earlier, b"LOCK TABLE storemirror.schema_info IN EXCLUSIVE MODE"):
         with pytest.raises(SchemaLocked, match="tables and procedures are changed"):
             await schema.apply()
     swapped = await numbers(earlier)
     assert NEXT not in swapped
-    await schema.apply()
+    await earlier.schema.apply()
     assert await numbers(earlier) == swapped
     assert (await earlier.schema.plan()).is_empty
 
@@ -177,9 +182,9 @@ async def test_a_second_deployment_waits_and_stands_not_in_the_way_of_the_first(
 ) -> None:
     """Waiting within one statement it had a snapshot, for which the first one's build waits."""
     async with contextlib.AsyncExitStack() as held:
-        await held.enter_async_context(dumping(earlier, *SNAPSHOT))
+        conn = await held.enter_async_context(dumping(earlier, *SNAPSHOT))
         async with deploying(earlier) as first:
-            await wait_for_snapshots(earlier, first)
+            await wait_for_snapshots(earlier, first, conn)
             async with deploying(earlier, Ending(held)) as second:
                 assert (await second).differences == ()
                 assert (await first).differences == ()

@@ -160,7 +160,7 @@ async def test_the_script_gives_way_and_names_who_stands_in_it(
         assert f"session {conn.info.backend_pid} ({DUMP})" in run.stderr
         assert "nothing was changed" in run.stderr
     assert await catalogue(under_test.database) == before
-    run = run_psql(under_test.dsn, script=script)
+    run = run_psql(under_test.dsn)
     assert (run.returncode, run.stderr) == (0, "")
     assert (await under_test.schema.plan()).is_empty
 
