@@ -72,6 +72,9 @@ class TdsStandIn:
     port: int = 0
     batches: list[str] = field(default_factory=list)
     connection_count: int = 0
+    #: Connections that are open, and the most that ever were at a time.
+    open_count: int = 0
+    most_open_count: int = 0
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,6 +92,8 @@ class TdsStandIn:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak with one client until it, or we, have had enough."""
         self.connection_count += 1
+        self.open_count += 1
+        self.most_open_count = max(self.most_open_count, self.open_count)
         prepared: dict[int, str] = {}
         try:
             while True:
@@ -98,6 +103,7 @@ class TdsStandIn:
         except (asyncio.IncompleteReadError, ConnectionError, Cut):
             return
         finally:
+            self.open_count -= 1
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

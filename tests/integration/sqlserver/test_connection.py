@@ -113,6 +113,19 @@ async def test_what_broke_one_connection_ends_those_that_lie_idle(
     assert stand_in.connection_count in (3, 4)
 
 
+async def test_a_query_that_takes_too_long_leaves_idle_connections_alone(
+    database: Database, stand_in: TdsStandIn
+) -> None:
+    """One user's slow page would make every other reader sign in anew (issue 6)."""
+    async with database.session() as one, database.session() as two:
+        await asyncio.gather(one.run("A", (), 5.0), two.run("A", (), 5.0))
+    stand_in.answer = to("ASKED", Silence)
+    with pytest.raises(SqlUnavailable, match="imeout"):
+        await database.run("ASKED", timeout_s=1.0)
+    assert await database.run("B") == []
+    assert stand_in.connection_count == 2
+
+
 async def test_a_server_that_does_not_answer_is_given_up(
     database: Database, stand_in: TdsStandIn
 ) -> None:
@@ -127,16 +140,66 @@ async def test_a_caller_that_is_cancelled_leaves_no_connection_to_the_next(
 ) -> None:
     """Its batch goes on: whoever came next would read its answer."""
     stand_in.answer = to("ASKED", Silence)
-    clock = SystemClock()
-    asking = asyncio.create_task(database.run("ASKED", timeout_s=3.0))
-    async with asyncio.timeout(30):
-        while not any("ASKED" in batch for batch in stand_in.batches):
-            await clock.sleep(0.005)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
+    await give_up(stand_in, database, count=1)
     assert await database.run("OTHER") == []
     assert stand_in.connection_count == 2
+
+
+async def give_up(
+    stand_in: TdsStandIn, database: Database, *, count: int, timeout_s: float = 3.0
+) -> None:
+    """Ask as many times at once, and be called off when the server has heard all of it."""
+    clock, heard_before = SystemClock(), heard(stand_in)
+    asking = [asyncio.create_task(database.run("ASKED", timeout_s=timeout_s)) for _ in range(count)]
+    async with asyncio.timeout(30):
+        while heard(stand_in) < heard_before + count:
+            await clock.sleep(0.005)
+    for one in asking:
+        one.cancel()
+    ends = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * count
+
+
+def heard(stand_in: TdsStandIn) -> int:
+    return sum("ASKED" in batch for batch in stand_in.batches)
+
+
+async def test_batches_that_were_given_up_hold_their_places_until_they_end(
+    database: Database, stand_in: TdsStandIn
+) -> None:
+    """Else each deadline adds a session to a server that is slow already (issue 6)."""
+    stand_in.answer = to("ASKED", Silence)
+    for _ in range(3):
+        await give_up(stand_in, database, count=2)
+    assert await database.run("OTHER") == []
+    assert stand_in.most_open_count == 2
+
+
+async def test_a_pool_full_of_batches_that_were_given_up_says_so(
+    database: Database, stand_in: TdsStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader is told at once, and goes to Firestore."""
+    stand_in.answer = to("ASKED", Silence)
+    await give_up(stand_in, database, count=2, timeout_s=60.0)
+    monkeypatch.setattr("storemirror.sql.sqlserver.connection.CONNECT_TIMEOUT_S", 0.2)
+    with pytest.raises(SqlUnavailable, match="was free"):
+        await database.run("OTHER")
+    assert stand_in.connection_count == 2
+    await stand_in.aclose()
+
+
+@pytest.mark.parametrize("name", ["db", "master"])
+async def test_places_come_back_after_sign_ins_that_failed(
+    name: str, database: Database, stand_in: TdsStandIn
+) -> None:
+    """Whether the second look for the database fails as well or not."""
+    refusal = error(18456, "Login failed for user 'me'.", severity=14)
+    stand_in.refusal = lambda asked: refusal if asked in ("db", name) else b""
+    for _ in range(3):
+        with pytest.raises(DatabaseRefused):
+            await database.run("ASKED")
+    stand_in.refusal = lambda _: b""
+    await asyncio.gather(database.run("ASKED"), database.run("ASKED"))
 
 
 async def test_a_wrong_password_is_told(database: Database, stand_in: TdsStandIn) -> None:

@@ -90,6 +90,8 @@ _STATES: Final = {
     for state in (*sorted(TRANSIENT_STATES), SIGN_IN_STATE)
     if (exception := sqlstate_to_exception(state, "")) is not None
 }
+#: A query took too long; its connection, and those beside it, may be as good as ever.
+_TIMEOUT_STATE: Final = "HYT00"
 _NOT_LOADED: Final = "Failed to load the driver"
 
 # The pool is ours: a connection of the driver's own would come back with another one's settings.
@@ -167,7 +169,10 @@ class Session:
         self._lock_timeout_s = lock_timeout_s
         self._worker = worker
         self._connection: mssql_python.Connection | None = None
+        #: Nobody may use it any more.
         self.is_broken = False
+        #: The way to the server broke, and not this call alone.
+        self.is_cut = False
 
     async def connect(self) -> None:
         """Connect, and fix what a login or a database may have another default for."""
@@ -193,10 +198,15 @@ class Session:
         """
         return await self._call(self._run, batch, (), timeout_s)
 
-    def end(self) -> None:
-        """Let go of the connection, once the call that it is in has ended."""
+    def end(self, *, on_ended: Callable[[], object] | None = None) -> None:
+        """
+        Let go of the connection, once the call that it is in has ended.
+
+        Args:
+            on_ended: called in the connection's thread when it is gone.
+        """
         self.is_broken = True
-        self._worker.end(self._close)
+        self._worker.end(self._close, on_ended=on_ended)
 
     async def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         # Whoever is cancelled here leaves a call behind that goes on: nobody may come after it.
@@ -205,6 +215,9 @@ class Session:
             result = await self._worker.call(function, *arguments)
         except ServerError:
             self.is_broken = was_broken
+            raise
+        except DriverError as exc:
+            self.is_cut = state_of(exc) != _TIMEOUT_STATE
             raise
         self.is_broken = was_broken
         return result
@@ -243,6 +256,37 @@ class Session:
             self._connection.close()
 
 
+class _Slot:
+    """
+    A place in a pool, taken as long as anything of it may be in the driver.
+
+    A caller that gives up goes at once, and its batch goes on: were the place free by then, every
+    deadline of a slow server would add a connection to those that make it slow.
+    """
+
+    def __init__(self, free: asyncio.Semaphore) -> None:
+        """Take over a place that was acquired."""
+        self._free = free
+        self._loop = asyncio.get_running_loop()
+        self._holder_count = 1
+
+    def end(self, session: Session) -> None:
+        """End a session; it holds the place until its thread is done."""
+        self._holder_count += 1
+        session.end(on_ended=self._let_go_from_thread)
+
+    def let_go(self) -> None:
+        """Hold the place no longer; the last one gives it back."""
+        self._holder_count -= 1
+        if not self._holder_count:
+            self._free.release()
+
+    def _let_go_from_thread(self) -> None:
+        # The loop may have been closed meanwhile, and the pool with it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.let_go)
+
+
 class Database:
     """A pool of connections to one database."""
 
@@ -258,7 +302,7 @@ class Database:
 
         Args:
             dsn: see `storemirror.sql.sqlserver.address`.
-            max_size: most connections.
+            max_size: most connections; one that a caller gave up counts until its batch has ended.
             lock_timeout_s: see `LOCK_TIMEOUT_S`.
 
         Raises:
@@ -298,11 +342,12 @@ class Database:
                 raise SqlUnavailable(
                     f"no connection to the mirror's database was free for {CONNECT_TIMEOUT_S:.0f} s"
                 ) from exc
+            slot = _Slot(self._free)
             try:
-                async with self._lent() as session:
+                async with self._lent(slot) as session:
                     yield session
             finally:
-                self._free.release()
+                slot.let_go()
 
     async def run(
         self,
@@ -330,34 +375,34 @@ class Database:
         return rows
 
     @contextlib.asynccontextmanager
-    async def _lent(self) -> AsyncIterator[Session]:
-        session = self._idle.pop() if self._idle else await self._connected()
+    async def _lent(self, slot: _Slot) -> AsyncIterator[Session]:
+        session = self._idle.pop() if self._idle else await self._connected(slot)
         try:
             yield session
         finally:
             if not session.is_broken and not self._is_closed:
                 self._idle.append(session)
             else:
-                session.end()
-                if session.is_broken:
-                    # What broke one has broken those that lay beside it, most likely.
+                slot.end(session)
+                if session.is_cut:
+                    # What cut one has cut those that lay beside it, most likely.
                     self._end_idle()
 
-    async def _connected(self) -> Session:
+    async def _connected(self, slot: _Slot) -> Session:
         session = self._session(self.target)
         try:
             await session.connect()
         except DriverError as exc:
-            session.end()
+            slot.end(session)
             if state_of(exc) == SIGN_IN_STATE:
-                await self._see_whether_it_is_there(exc)
+                await self._see_whether_it_is_there(exc, slot)
             raise
         except BaseException:
-            session.end()
+            slot.end(session)
             raise
         return session
 
-    async def _see_whether_it_is_there(self, refusal: DriverError) -> None:
+    async def _see_whether_it_is_there(self, refusal: DriverError, slot: _Slot) -> None:
         """Tell a database that is not there from a wrong password: the server's answer is one."""
         elsewhere = self._session(replace(self.target, database="master"))
         try:
@@ -369,7 +414,7 @@ class Database:
                     4060, f"the user may sign in, and not into database {self.target.database}"
                 ) from refusal
         finally:
-            elsewhere.end()
+            slot.end(elsewhere)
 
     def _session(self, target: Target) -> Session:
         worker = Worker(f"sqlserver {target.database}")

@@ -44,13 +44,23 @@ class Worker:
         self._jobs.put(job)
         return await answer
 
-    def end(self, last: Callable[[], object]) -> None:
-        """Let a last call run once those before it have ended, and end the thread."""
+    def end(
+        self, last: Callable[[], object], *, on_ended: Callable[[], object] | None = None
+    ) -> None:
+        """
+        Let a last call run once those before it have ended, and end the thread.
+
+        Args:
+            last: may fail; nobody is left to be told.
+            on_ended: called in the thread after it, whatever came of it; must not fail.
+        """
 
         def job() -> None:
-            # Nobody is left to be told; the server notices by itself that the connection is gone.
+            # The server notices by itself that the connection is gone.
             with contextlib.suppress(Exception):
                 last()
+            if on_ended is not None:
+                on_ended()
 
         self._jobs.put(job)
         self._jobs.put(None)
