@@ -100,7 +100,7 @@ async def sent_batches(model: Model, events: Sequence[Sequence[RowEvent]]) -> li
     for batch in events:
         await mirror.apply(batch)
         with contextlib.suppress(KeyError):
-            await mirror._ensure_parents(mirror._encoder, batch, mirror._rows_of(batch))
+            await mirror._ensure_parents(mirror._encoder, batch, mirror._rows_of(batch), 1.0)
     await _read(mirror, model)
     await _read_for_users(SqlServerReads(cast("Database", recorder), rendering), model)
     await _keep_up(mirror, model)

@@ -1,7 +1,7 @@
 """
 Leaves SQL alone for a while after failures in a row, so that not every caller waits for a deadline.
 
-Then one read at a time tries SQL, until one has shown how it is; all others do without it.
+Then one call at a time tries SQL, until one has shown how it is; all others do without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BREAKER_OPEN_S: Final = 5.0
 
 
 class Breaker:
-    """Lets reads of SQL through, or not.  For one event loop."""
+    """Lets calls of SQL through, or not.  For one event loop."""
 
     def __init__(self) -> None:
         """Let everything through."""

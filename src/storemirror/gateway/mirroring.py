@@ -2,7 +2,8 @@
 Brings a write into SQL within the call that made it, if that can be done in time.
 
 What does not get there now comes by the trigger's event, which is the same: nothing waits, and
-nothing is lost.
+nothing is lost.  While SQL is out nobody waits for it either: after some failures in a row it is
+left alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import structlog
 
 from storemirror.apply.decode import EventDecoder
 from storemirror.clock import Clock
-from storemirror.errors import StoreMirrorError
+from storemirror.errors import PoisonEventError, StoreMirrorError
 from storemirror.event.change import Change, Origin, Outcome, RowState
+from storemirror.gateway.breaker import Breaker
 from storemirror.gateway.deadline import DeadlinePassed, current, within
 from storemirror.gateway.port import Mirrored
 from storemirror.gateway.repeats import Repeats
@@ -56,6 +58,8 @@ class MirrorWriter:
         self._mirror = mirror
         self._schema = schema
         self._repeats = Repeats(clock)
+        # Not the reads': a mirror that takes no writes for a while may answer every read.
+        self._breaker = Breaker()
         self._model = model
         self._source = source
         self._timeout_s = timeout_s
@@ -73,7 +77,12 @@ class MirrorWriter:
             if not await self._schema.holds(waits_s=time_left_s):
                 self._note(change, "the schema was not seen to be this Firestore's mirror")
                 return NOT_MIRRORED
-            return await within(time_left_s, lambda: self._applied(change))
+            turn = self._breaker.turn()
+            if turn is None:
+                self._note(change, "SQL failed again and again, and is left alone for a moment")
+                return NOT_MIRRORED
+            with turn:
+                return await within(time_left_s, lambda: self._answered(change, time_left_s))
         except TimeoutError:
             self._note(change, "SQL did not answer in time")
         except StoreMirrorError as exc:
@@ -99,7 +108,15 @@ class MirrorWriter:
             raise DeadlinePassed
         return min(self._timeout_s, deadline.left_s)
 
-    async def _applied(self, change: Change) -> Mirrored:
+    async def _answered(self, change: Change, timeout_s: float) -> Mirrored:
+        """Apply a change; one that SQL can never take is an answer, and no failure of SQL's."""
+        try:
+            return await self._applied(change, timeout_s)
+        except PoisonEventError as exc:
+            self._note(change, str(exc))
+            return NOT_MIRRORED
+
+    async def _applied(self, change: Change, timeout_s: float) -> Mirrored:
         # What the trigger will publish, read as the writer will read it.
         entity, _ = self._model.match(change.path)
         event = self._decoder.decode(message_of(change, entity.name, self._source))
@@ -109,6 +126,7 @@ class MirrorWriter:
             row = await self._mirror.row(entity, event.key)
             if row is None or row.state is not RowState.LIVE:
                 return Mirrored(is_mirrored=True, outcome=None)
-        [outcome] = await self._mirror.apply([event])
+        # Nobody waits for it any longer: it must not hold locks, nor a connection, for longer.
+        [outcome] = await self._mirror.apply([event], timeout_s=timeout_s)
         # Expired: only Firestore can say, and the event path asks it.
         return Mirrored(is_mirrored=outcome is not Outcome.EXPIRED, outcome=outcome)

@@ -176,13 +176,17 @@ class SqlMirror(Protocol):
         """
         ...
 
-    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+    async def apply(
+        self, events: Sequence[RowEvent], *, timeout_s: float | None = None
+    ) -> list[Outcome]:
         """
         Apply events of any entities in one transaction, and give an outcome each, in order.
 
         Args:
             events: at most 2,000; for one entity and key as if by descending version, deletes
                 before writes.
+            timeout_s: when the server is told to give the transaction up, at the latest; None:
+                after many times what the largest batch takes.
 
         Raises:
             EventRefused: an event's data were refused; nothing was written.  With more than one

@@ -353,7 +353,9 @@ class HalfOut(FaultyMirror):
         self.is_out = False
         self.was_out = False
 
-    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+    async def apply(
+        self, events: Sequence[RowEvent], *, timeout_s: float | None = None
+    ) -> list[Outcome]:
         entities = {event.entity.name for event in events}
         if len(entities) > 1:
             raise EventRefused("bad", event_id="", path="")
@@ -361,7 +363,7 @@ class HalfOut(FaultyMirror):
             self.is_out = True
         if entities == {"FollowEdge"} and self.is_out:
             raise SqlUnavailable("silent")
-        return await super().apply(events)
+        return await super().apply(events, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize("ends_meanwhile", [False, True])

@@ -14,7 +14,10 @@ from tests.contract.sql.documents import Documents
 from tests.contract.sql.side_door import Server
 
 
-async def test_a_batch_that_is_given_up_leaves_nothing_and_holds_nobody_up(server: Server) -> None:
+@pytest.mark.parametrize("is_callers", [False, True], ids=["the mirror's", "the caller's"])
+async def test_a_batch_that_is_given_up_leaves_nothing_and_holds_nobody_up(
+    server: Server, *, is_callers: bool
+) -> None:
     """What it had locked and written before it waited is free, and gone, before it comes again."""
     model = load_model()
     docs = Documents(model, SystemClock().now_us() - 3_600_000_000)
@@ -22,8 +25,11 @@ async def test_a_batch_that_is_given_up_leaves_nothing_and_holds_nobody_up(serve
     await installed.mirror.apply([docs.conversation("a", 1), docs.conversation("b", 1)])
     waiting = [docs.message("a", "m", 2), docs.message("b", "m", 2), docs.follow("x", "y", 2)]
     async with installed.holding(model["DmConversation"], ("b",)):
+        mirror, timeout_s = (
+            (installed.mirror, 1.0) if is_callers else (installed.impatient(1.0), None)
+        )
         with pytest.raises(SqlUnavailable):
-            await installed.impatient(1.0).apply(waiting)
+            await mirror.apply(waiting, timeout_s=timeout_s)
         # The first of the two conversations is not held any more: the batch is over at the server.
         async with asyncio.timeout(60):
             assert await installed.mirror.apply([docs.message("a", "n", 3)]) == [Outcome.APPLIED]

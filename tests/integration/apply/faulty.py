@@ -32,11 +32,13 @@ class FaultyMirror(PostgresMirror):
             raise self.probe_faults.popleft()
         return await super().probe()
 
-    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+    async def apply(
+        self, events: Sequence[RowEvent], *, timeout_s: float | None = None
+    ) -> list[Outcome]:
         self.sizes.append(len(events))
         if self.apply_faults:
             raise self.apply_faults.popleft()
-        return await super().apply(events)
+        return await super().apply(events, timeout_s=timeout_s)
 
 
 class FaultyConsumer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
@@ -121,7 +122,9 @@ class PostgresMirror:
         self._encoder = BatchEncoder(self._rendering.model, revisions)
         return revisions
 
-    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+    async def apply(
+        self, events: Sequence[RowEvent], *, timeout_s: float | None = None
+    ) -> list[Outcome]:
         """See `SqlMirror.apply`."""
         encoder = self._encoder
         if encoder is None:
@@ -139,16 +142,17 @@ class PostgresMirror:
         # One procedure makes stubs of its own where its rows have no parents.
         makes_own = len(calls) == 1 and events[0].entity.rollup is None
         stubs = {} if makes_own else self._parents.to_make_first(wanted)
+        limit_s = min(self._apply_timeout_s, timeout_s or math.inf)
         for _ in range(_STUB_ROUNDS):
             try:
-                async with asyncio.timeout(self._apply_timeout_s):
+                async with asyncio.timeout(limit_s):
                     if stubs:
                         self._parents.note_made(await self._ensure_parents(encoder, stubs))
                     found = await self._apply_once(encoder, events, arguments, wanted)
             except TimeoutError as exc:
                 raise SqlUnavailable(
                     "the mirror's database did not finish a batch within "
-                    f"{self._apply_timeout_s:.0f} s; written or not is unknown"
+                    f"{limit_s:.3g} s; written or not is unknown"
                 ) from exc
             except ParentMissing:
                 self._parents.note_missing()

@@ -161,7 +161,9 @@ class SqlServerMirror:
         self._encoder = BatchEncoder(self._rendering.model, revisions)
         return revisions
 
-    async def apply(self, events: Sequence[RowEvent]) -> list[Outcome]:
+    async def apply(
+        self, events: Sequence[RowEvent], *, timeout_s: float | None = None
+    ) -> list[Outcome]:
         """See `SqlMirror.apply`."""
         encoder = self._encoder
         if encoder is None:
@@ -174,17 +176,18 @@ class SqlServerMirror:
             raise _refused(events, "a call takes a JSON array of 1 to 2,000 events")
         calls = self._calls_of(events)
         wanted = self._rows_of(events)
+        limit_s = min(self._apply_timeout_s, timeout_s or math.inf)
         for _ in range(_STUB_ROUNDS):
             try:
-                async with asyncio.timeout(self._apply_timeout_s):
-                    return await self._apply_once(encoder, events, calls, wanted)
+                async with asyncio.timeout(limit_s):
+                    return await self._apply_once(encoder, events, calls, wanted, limit_s)
             except TimeoutError as exc:
                 raise SqlUnavailable(
                     "the mirror's database did not finish a batch within "
-                    f"{self._apply_timeout_s:.0f} s; written or not is unknown"
+                    f"{limit_s:.3g} s; written or not is unknown"
                 ) from exc
             except ParentMissing:
-                await self._ensure_parents(encoder, events, wanted)
+                await self._ensure_parents(encoder, events, wanted, limit_s)
         raise ParentMissing(f"parents vanished {_STUB_ROUNDS} times while stubs were made")
 
     def _calls_of(self, events: Sequence[RowEvent]) -> list[_Call]:
@@ -230,6 +233,7 @@ class SqlServerMirror:
         events: Sequence[RowEvent],
         calls: Sequence[_Call],
         wanted: Keys,
+        timeout_s: float,
     ) -> list[Outcome]:
         """Run one transaction; ParentMissing when stubs must be made first."""
         parameters = [encoder.events_json([events[i] for i in call.places]) for call in calls]
@@ -243,7 +247,7 @@ class SqlServerMirror:
         async with self._database.session() as session:
             with _event_errors(events):
                 results = await session.run(
-                    self._transaction(calls, has_lock=has_lock), parameters, self._apply_timeout_s
+                    self._transaction(calls, has_lock=has_lock), parameters, timeout_s
                 )
         outcomes: dict[int, Outcome] = {}
         [[told]] = results
@@ -279,12 +283,12 @@ class SqlServerMirror:
         return Sql("\n".join(lines))
 
     async def _ensure_parents(
-        self, encoder: BatchEncoder, events: Sequence[RowEvent], wanted: Keys
+        self, encoder: BatchEncoder, events: Sequence[RowEvent], wanted: Keys, timeout_s: float
     ) -> None:
         batch = self._composed("EXEC {procedure} @Rows = ?, @IsSilent = 1;", "EnsureParents")
         async with self._database.session() as session:
             with _event_errors(events):
-                await session.run(batch, [encoder.keys_json(wanted)], self._apply_timeout_s)
+                await session.run(batch, [encoder.keys_json(wanted)], timeout_s)
 
     async def recompute_rollups(self, entity: Entity) -> int:
         """See `SqlMirror.recompute_rollups`."""
