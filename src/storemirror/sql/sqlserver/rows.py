@@ -107,6 +107,8 @@ class RowReader:
             except ServerError:
                 # It may have kept the isolation of this batch, which is no writer's.
                 session.is_broken = True
+                # Somebody may have switched snapshots off: the next read looks again.
+                self._isolation = None
                 raise
         records, *others = results
         children = {
