@@ -11,22 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
-
-import msgspec
 
 from storemirror.clock import us_from_rfc3339
 from storemirror.errors import KeyRefused, MappingFailed
 from storemirror.event.change import version_of
-from storemirror.gateway.plain_json import same_everywhere
+from storemirror.gateway.plain_json import plain_json
 from storemirror.gateway.port import MessageItem, Participant
 from storemirror.gateway.social import DirectMessages
 from storemirror.model.entity import Entity
 from storemirror.model.mapping import JsonScalar, MappedRow, check_key, map_document
 from storemirror.model.types import DialectLimits
 from storemirror.source.port import Document
-
-_DECODER: Final = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +82,7 @@ def message_of(declared: DirectMessages, document: Document) -> Message | None:
         body=_text(row, "body"),
         sent_us=_required_us(row, "sentAt"),
         edited_us=_us(row.columns.get("editedAt")),
-        attachments=None
-        if attachments is None
-        else same_everywhere(_DECODER.decode(str(attachments))),
+        attachments=None if attachments is None else plain_json(str(attachments)),
     )
     shown = None if declared.preview is None else _text(row, declared.preview.source)
     if shown is not None and declared.preview is not None:

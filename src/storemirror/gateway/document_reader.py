@@ -29,6 +29,7 @@ from storemirror.gateway.document_queries import (
     messages_query,
     unread_query,
 )
+from storemirror.gateway.page_budget import FIRST_COUNT, GROWTH, PageBudget
 from storemirror.gateway.port import (
     ConversationItem,
     ConversationPage,
@@ -70,7 +71,7 @@ class DocumentMessagesReader:
 
         async def entry_of(conversation: Conversation) -> _Entry:
             messages = await self._messages(
-                conversation.conversation_id, seen, behind=None, is_falling=True, count=1
+                conversation.conversation_id, seen, behind=None, is_falling=True
             )
             return _Entry(conversation, messages[0] if messages else None)
 
@@ -119,16 +120,17 @@ class DocumentMessagesReader:
             return None
         is_falling = newer_than is None
         asked = older_than if is_falling else newer_than
+        budget = PageBudget(limit)
         found = await self._messages(
-            conversation_id, seen, behind=asked, is_falling=is_falling, count=limit + 1
+            conversation_id, seen, behind=asked, is_falling=is_falling, budget=budget
         )
-        has_further, found = len(found) > limit, found[:limit]
+        has_further, found = len(found) > budget.count, found[: budget.count]
         has_back = False
         if asked is not None:
             # The other way, from the end of the page that lies nearer to the asked place.
             turn = found[0].item.position if found else asked
             back = await self._messages(
-                conversation_id, seen, behind=turn, is_falling=not is_falling, count=1
+                conversation_id, seen, behind=turn, is_falling=not is_falling
             )
             has_back = bool(back)
         items = tuple(message.item for message in (found if is_falling else reversed(found)))
@@ -169,23 +171,50 @@ class DocumentMessagesReader:
         *,
         behind: Position | None,
         is_falling: bool,
-        count: int,
+        budget: PageBudget | None = None,
     ) -> list[Message]:
-        """Read messages behind a place until there are so many that fit, or no more at all."""
+        """
+        Read messages behind a place until there are so many that fit, or no more at all.
+
+        Args:
+            conversation_id: whose.
+            seen: is told when they were read.
+            behind: the place; None: from the end.
+            is_falling: newest first.
+            budget: takes those of the page; the one after them is given as well.  None: one message
+                is enough.
+        """
         query = messages_query(
-            self._declared, conversation_id, behind=behind, is_falling=is_falling, limit=count
+            self._declared,
+            conversation_id,
+            behind=behind,
+            is_falling=is_falling,
+            limit=1 if budget is None else budget.next_count + 1,
         )
         found: list[Message] = []
+        read_count = 0
         while True:
             page = await self._store.query(query)
             seen.note(page.read_time_us)
-            read = (message_of(self._declared, document) for document in page.documents)
-            found.extend(message for message in read if message is not None)
-            if len(found) >= count or len(page.documents) < query.limit:
-                return found[:count]
-            # Some did not fit.  There may be many.
+            is_fit = True
+            for document in page.documents:
+                message = message_of(self._declared, document)
+                if message is None:
+                    is_fit = False
+                    continue
+                found.append(message)
+                if budget is None or not budget.takes(message.item):
+                    return found
+            if len(page.documents) < query.limit:
+                return found
+            read_count += len(page.documents)
+            if budget is not None and is_fit:
+                count = budget.next_count + 1
+            else:
+                # Some did not fit.  There may be many, and each may be large.
+                count = min(PAGE_SIZE, max(FIRST_COUNT, read_count * GROWTH))
             after = _place_of(page.documents[-1], query.order_by)
-            query = replace(query, after=after, limit=PAGE_SIZE)
+            query = replace(query, after=after, limit=count)
 
 
 class DocumentFollowReader:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from storemirror.gateway.plain_json import same_everywhere
+from collections.abc import Sequence
+
+from storemirror.gateway.page_budget import PageBudget
+from storemirror.gateway.plain_json import plain_json
 from storemirror.gateway.port import (
     ConversationItem,
     ConversationPage,
@@ -44,21 +47,34 @@ class SqlMessagesReader:
         limit: int,
     ) -> MessagePage | None:
         """See `MessagesReader.messages`."""
-        found = await self._reads.messages(
-            viewer,
-            conversation_id,
-            older_than=_place(older_than),
-            newer_than=_place(newer_than),
-            limit=limit,
-        )
-        if found is None:
-            return None
-        return MessagePage(
-            items=tuple(_message(row) for row in found.rows),
-            has_older=found.has_older,
-            has_newer=found.has_newer,
-            as_of_us=None,
-        )
+        is_newer = newer_than is not None
+        budget = PageBudget(limit)
+        items: list[MessageItem] = []
+        has_back: bool | None = None
+        while True:
+            found = await self._reads.messages(
+                viewer,
+                conversation_id,
+                older_than=_place(older_than),
+                newer_than=_place(newer_than),
+                limit=budget.next_count,
+            )
+            if found is None:
+                return None
+            has_further = found.has_newer if is_newer else found.has_older
+            if has_back is None:
+                has_back = found.has_older if is_newer else found.has_newer
+            for row in reversed(found.rows) if is_newer else found.rows:
+                item = _message(row)
+                if not budget.takes(item):
+                    return _page(items, is_newer=is_newer, has_further=True, has_back=has_back)
+                items.append(item)
+            if budget.is_full or not has_further:
+                return _page(items, is_newer=is_newer, has_further=has_further, has_back=has_back)
+            if is_newer:
+                newer_than = items[-1].position
+            else:
+                older_than = items[-1].position
 
 
 class SqlFollowReader:
@@ -82,6 +98,18 @@ class SqlFollowReader:
 
 def _place(position: Position | None) -> Place | None:
     return None if position is None else (position.time_us, position.id)
+
+
+def _page(
+    items: Sequence[MessageItem], *, is_newer: bool, has_further: bool, has_back: bool
+) -> MessagePage:
+    """Make a page of messages as they lie from the asked place on."""
+    return MessagePage(
+        items=tuple(reversed(items) if is_newer else items),
+        has_older=has_back if is_newer else has_further,
+        has_newer=has_further if is_newer else has_back,
+        as_of_us=None,
+    )
 
 
 def _conversation(row: InboxRow) -> ConversationItem:
@@ -112,7 +140,7 @@ def _message(row: MessageRow) -> MessageItem:
         body=row.body,
         sent_us=row.sent_us,
         edited_us=row.edited_us,
-        attachments=same_everywhere(row.attachments),
+        attachments=None if row.attachments is None else plain_json(row.attachments),
     )
 
 

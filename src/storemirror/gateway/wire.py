@@ -25,9 +25,9 @@ BODY_MAX_LENGTH: Final = 32_768
 ATTACHMENTS_MAX_COUNT: Final = 32
 PARTICIPANTS_MAX_COUNT: Final = 100
 PAGE_MAX_SIZE: Final = 1_000
-#: Values in all attachments of a message together: Firestore counts eight bytes for each number,
-#: and a document has a mebibyte.
-ATTACHMENT_VALUES_MAX_COUNT: Final = 10_000
+#: Values in all attachments of a message together: whoever reads the message pays for each, and
+#: two bytes of a request make one.
+ATTACHMENT_VALUES_MAX_COUNT: Final = 500
 #: How deep Firestore nests maps and arrays within a document.
 ATTACHMENT_DEPTH_MAX: Final = 16
 #: Longest name of a field that Firestore keeps, in UTF-8.
@@ -67,7 +67,8 @@ PageSize = Annotated[
     msgspec.Meta(
         ge=1,
         le=PAGE_MAX_SIZE,
-        description="Most items wanted; the gateway may give fewer, by its own settings.",
+        description="Most items wanted; the gateway may give fewer, by its own settings and where "
+        "messages are large: whether there are more is told by the cursors alone.",
     ),
 ]
 Body = Annotated[str, msgspec.Meta(max_length=BODY_MAX_LENGTH)]
@@ -138,7 +139,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     #: At most as long as declared, 128 characters by default.
     message_id: NewId | None = None
     body: Body | None = None
-    #: At most 10000 values in all, those within others too.
+    #: At most 500 values in all, those within others too.
     attachments: Attachments | None = None
 
     def __post_init__(self) -> None:
@@ -345,7 +346,7 @@ def refuse_unstorable(attachments: object) -> None:
 
     Raises:
         ValueError: an array directly in an array, an integer of more than 64 bits, a name that is
-            empty or reserved, nesting that is too deep, or more values than a document holds.
+            empty or reserved, nesting that is too deep, or more values than are taken.
 
     >>> refuse_unstorable([{"sizes": [[1]]}])
     Traceback (most recent call last):

@@ -64,8 +64,8 @@ class MessageRow(msgspec.Struct, frozen=True):
     body: str | None
     sent_us: int
     edited_us: int | None
-    #: Plain JSON values.
-    attachments: object
+    #: JSON, as the database writes it.
+    attachments: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

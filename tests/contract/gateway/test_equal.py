@@ -178,6 +178,41 @@ async def test_both_sources_answer_alike(both: BothSides, seed: int) -> None:
         assert sum(bool(answer) for answer in by_sql) > 20
 
 
+@pytest.mark.parametrize("seed", range(2))
+async def test_both_sources_end_a_page_early_at_the_same_item(
+    both: BothSides, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """However many they fetch at a time; else shadow reads would count what one side leaves out."""
+    monkeypatch.setattr("storemirror.gateway.page_budget.PAGE_MAX_WEIGHT", 700)
+    monkeypatch.setattr("storemirror.gateway.page_budget.FIRST_COUNT", 2)
+    rng = random.Random(seed)
+    await both.commit(
+        Write(
+            path="conversations/c",
+            fields=encode_fields({"participantIds": ["a"], "createdAt": at(0)}),
+        )
+    )
+    for n in range(12):
+        fields = encode_fields(random_message(rng))
+        await both.commit(Write(path=f"conversations/c/messages/{n:02}", fields=fields))
+    early_count = 0
+    for place in [None, *(Position(time_us=us(rng.randint(-1, 6)), id="05") for _ in range(8))]:
+        for older, newer in ((place, None), (None, place)):
+            pages = [
+                await side.messages.messages("a", "c", older_than=older, newer_than=newer, limit=9)
+                for side in (both.documents, both.sql)
+            ]
+            by_documents, by_sql = pages
+            assert by_documents is not None
+            assert by_sql is not None
+            assert by_documents.items == by_sql.items
+            assert by_documents.has_older == by_sql.has_older
+            assert by_documents.has_newer == by_sql.has_newer
+            has_further = by_sql.has_older if newer is None else by_sql.has_newer
+            early_count += has_further and len(by_sql.items) < 9
+    assert early_count > 5
+
+
 @pytest.fixture(
     params=[
         "postgres_side",

@@ -322,7 +322,9 @@ class ReadStatements:
             ),
             "body": _optional("d.body", "text", is_there="body" in there),
             "edited": _optional("d.edited_at", "timestamptz", is_there="editedAt" in there),
-            "attachments": _optional("d.attachments", "jsonb", is_there="attachments" in there),
+            "attachments": _optional(
+                "d.attachments::text", "text", is_there="attachments" in there
+            ),
         }
 
     def _table(self, name: str) -> sql.Identifier:

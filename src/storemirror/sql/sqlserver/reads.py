@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -337,8 +336,7 @@ def _inbox_row(records: Sequence[Row]) -> InboxRow:
 
 
 def _message_row(record: Row) -> MessageRow:
-    *columns, attachments = (_value(value) for value in record)
-    return MessageRow(*[*columns, None if attachments is None else json.loads(attachments)])
+    return MessageRow(*[_value(value) for value in record])
 
 
 def _value(value: Any) -> Any:
