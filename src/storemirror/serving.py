@@ -31,8 +31,41 @@ HEAD_MAX_BYTES: Final = 65_536
 _FRAMING_MAX_RATIO: Final = 16
 
 
+#: Bytes of bodies that are still coming, of all requests together.
+BODIES_MAX_BYTES: Final = 64 * 1_048_576
+
+
 class ClientDisconnected(Exception):
     """The client went away before all of its request had come."""
+
+
+class BodiesFull(Exception):
+    """So much of other bodies is waiting for its rest that this one has no room; answer 503."""
+
+
+class BodyRoom:
+    """
+    Bounds what is kept of bodies that are still coming, whoever sends them.
+
+    Who a sender is, is told once a body is whole.  One that comes at once takes no room, so that
+    those who send slowly do not shut out others' ordinary calls.
+    """
+
+    def __init__(self, max_bytes: int = BODIES_MAX_BYTES) -> None:
+        """Begin empty."""
+        self._max_bytes = max_bytes
+        #: Bytes that are kept.
+        self.held_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Take room; BodiesFull: there is none, and none was taken."""
+        if self.held_bytes + size_bytes > self._max_bytes:
+            raise BodiesFull
+        self.held_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Leave room that was taken."""
+        self.held_bytes -= size_bytes
 
 
 async def serve(
@@ -84,7 +117,9 @@ def headers_of(scope: Scope) -> dict[str, str]:
     }
 
 
-async def body_of(receive: Receive, *, max_bytes: int, kept_bytes: int = 0) -> tuple[bytes, int]:
+async def body_of(
+    receive: Receive, *, max_bytes: int, kept_bytes: int = 0, room: BodyRoom | None = None
+) -> tuple[bytes, int]:
     """
     Read a request's body; gives what of it is kept, and how many bytes it had.
 
@@ -92,22 +127,32 @@ async def body_of(receive: Receive, *, max_bytes: int, kept_bytes: int = 0) -> t
         receive: of a request whose body was not read yet.
         max_bytes: a longer one is read and dropped: unread, the answer would not arrive.
         kept_bytes: how much of the beginning of a longer one is kept.
+        room: for what has come while the rest is waited for; None: without bounds.
 
     Raises:
         ClientDisconnected: the client went away before all of it had come.
+        BodiesFull: `room` is full; the rest was not read.
     """
-    size_bytes = 0
+    size_bytes = held_bytes = 0
     chunks: list[bytes] = []
     has_more = True
-    while has_more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        chunk: bytes = message.get("body", b"")
-        has_more = message.get("more_body", False)
-        size_bytes += len(chunk)
-        if size_bytes <= max_bytes:
+    try:
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunk: bytes = message.get("body", b"")
+            has_more = message.get("more_body", False)
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                continue
+            if has_more and room is not None:
+                room.take(len(chunk))
+                held_bytes += len(chunk)
             chunks.append(chunk)
+    finally:
+        if room is not None:
+            room.give_back(held_bytes)
     body = b"".join(chunks)
     return (body if size_bytes <= max_bytes else body[:kept_bytes]), size_bytes
 

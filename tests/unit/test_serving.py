@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -13,6 +14,9 @@ from starlette.types import Receive, Scope, Send
 from storemirror.serving import (
     HEAD_MAX_BYTES,
     HEAD_TIMEOUT_S,
+    BodiesFull,
+    BodyRoom,
+    ClientDisconnected,
     body_of,
     headers_of,
     listening,
@@ -171,6 +175,72 @@ async def test_a_body_may_take_longer_than_a_head() -> None:
             assert await silent.read() == b""
         writer.write(b"ab")
         assert b"2 bytes" in await reader.read()
+
+
+class Sent:
+    """A request's body, in the pieces in which it comes; None: the client goes away."""
+
+    def __init__(self, *pieces: bytes | None) -> None:
+        self._pieces = list(pieces)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        piece = self._pieces.pop(0)
+        if piece is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+
+
+class Unfinished(Sent):
+    """A body whose last piece does not come before it is let go on."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(*pieces, b"")
+        self.is_waited_for, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if len(self._pieces) == 1:
+            self.is_waited_for.set()
+            await self.goes_on.wait()
+        return await super().receive()
+
+
+async def test_bodies_that_are_still_coming_have_a_bound_together() -> None:
+    """Ten thousand connections would keep gigabytes of people who prove nothing (issue 7)."""
+    room = BodyRoom(1_000)
+    slow = Unfinished(b"s" * 900)
+    reading = asyncio.create_task(body_of(slow.receive, max_bytes=2_000, room=room))
+    await slow.is_waited_for.wait()
+    with pytest.raises(BodiesFull):
+        await body_of(Sent(b"b" * 101, b"").receive, max_bytes=2_000, room=room)
+    assert await body_of(Sent(b"b" * 100, b"c").receive, max_bytes=2_000, room=room)
+    slow.goes_on.set()
+    assert await reading == (b"s" * 900, 900)
+    assert room.held_bytes == 0
+
+
+async def test_a_body_that_comes_at_once_needs_no_room() -> None:
+    """Who sends slowly shuts out nobody whose call is as short as calls are."""
+    assert await body_of(Sent(b"whole").receive, max_bytes=9, room=BodyRoom(0)) == (b"whole", 5)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [((b"a" * 9, b"b", None), ClientDisconnected), ((b"a" * 9, b"b" * 9, b""), BodiesFull)],
+)
+async def test_a_body_that_does_not_come_gives_its_room_back(
+    pieces: tuple[bytes | None, ...], error: type[Exception]
+) -> None:
+    """Else the room is full one day, and stays so."""
+    room = BodyRoom(10)
+    with pytest.raises(error):
+        await body_of(Sent(*pieces).receive, max_bytes=99, room=room)
+    assert room.held_bytes == 0
+
+
+async def test_what_is_dropped_of_a_long_body_takes_no_room() -> None:
+    """It is read so that the answer arrives."""
+    sent = Sent(b"a" * 9, b"b" * 99, b"c" * 99)
+    assert await body_of(sent.receive, max_bytes=10, room=BodyRoom(10)) == (b"", 207)
 
 
 async def test_a_header_that_is_repeated_counts_once() -> None:

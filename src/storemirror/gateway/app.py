@@ -34,7 +34,11 @@ class GatewayApp:
     """
 
     def __init__(
-        self, calls: Calls, *, status: Callable[[], Mapping[str, object]] | None = None
+        self,
+        calls: Calls,
+        *,
+        status: Callable[[], Mapping[str, object]] | None = None,
+        room: serving.BodyRoom | None = None,
     ) -> None:
         """
         Take what answers.
@@ -42,9 +46,11 @@ class GatewayApp:
         Args:
             calls: answers.
             status: what /healthz tells beside the counts; None for nothing.
+            room: for bodies that are still coming; None: of its own.
         """
         self._calls = calls
         self._status = status
+        self._room = room or serving.BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -62,8 +68,12 @@ class GatewayApp:
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body, size_bytes = await serving.body_of(
-                    receive, max_bytes=self._calls.limits.body_max_bytes
+                    receive, max_bytes=self._calls.limits.body_max_bytes, room=self._room
                 )
+        except serving.BodiesFull:
+            # Before anybody has proved who they are: counted, and not logged.
+            self._calls.counts.failed_count += 1
+            return Response(status_code=503, headers={"connection": "close"})
         except (serving.ClientDisconnected, TimeoutError):
             # Nobody is left to read it, or the connection is of no use any more.
             return Response(status_code=408, headers={"connection": "close"})

@@ -17,6 +17,7 @@ from storemirror.gateway.cors import Origins
 from storemirror.gateway.port import Served
 from storemirror.gateway.protocol import Answer, CallStatus
 from storemirror.gateway.rate import Rate
+from storemirror.serving import BodyRoom
 from tests.integration.gateway.issuers import JwkIssuer, user_claims
 from tests.integration.gateway.memory import MemoryHandlers
 from tests.integration.receiver.hosted import HOST, ForwardClock
@@ -113,11 +114,11 @@ class CallsUnderTest:
 
 
 @contextlib.asynccontextmanager
-async def on_port(calls: Calls) -> AsyncIterator[int]:
+async def on_port(calls: Calls, *, room: BodyRoom | None = None) -> AsyncIterator[int]:
     """Serve the calls; gives the port."""
     stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(GatewayApp(calls), HOST, 0, stop, on_listening=listening.set_result)
+        serve(GatewayApp(calls, room=room), HOST, 0, stop, on_listening=listening.set_result)
     )
     try:
         yield await listening

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from storemirror.gateway.calls import CallLimits
+from storemirror.serving import BodyRoom
 from tests.integration.gateway.hosted import CallsUnderTest, on_port
 from tests.integration.gateway.issuers import JwkIssuer
 from tests.integration.receiver.hosted import call
@@ -54,3 +56,17 @@ async def test_a_large_body_is_read_and_refused(issuer: JwkIssuer) -> None:
         "failed_count": 0,
         "under_way_count": 0,
     }
+
+
+async def test_a_body_without_room_is_answered_at_once(issuer: JwkIssuer) -> None:
+    """Nobody has proved who they are yet; the connection ends, for its rest is not read."""
+    under_test = CallsUnderTest(issuer)
+    async with on_port(under_test.calls, room=BodyRoom(0)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /%s HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1" % LIST.encode())
+        answered = await reader.read()
+        writer.close()
+        whole = await call(port, "POST", f"/{LIST}", under_test.headers(), BODY)
+    assert answered.startswith(b"HTTP/1.1 503 ")
+    assert under_test.calls.counts.failed_count == 1
+    assert whole.status == 200
