@@ -158,6 +158,11 @@ class ReadRouter:
             value = await within(self._limits.firestore_timeout_s, sources.firestore)
         except TimeoutError:
             raise CallRefused("DEADLINE_EXCEEDED", "Firestore did not answer in time") from None
+        except CallRefused as refused:
+            if reason is None or refused.status != "FAILED_PRECONDITION":
+                raise
+            # SQL would have served it, and will: to the app that is an outage, and no mistake.
+            raise CallRefused("UNAVAILABLE", f"{refused}; SQL does not serve now") from refused
         return Routed(value=value, served=Served.FIRESTORE, as_of_us=None, fallback=reason)
 
     async def _from_sql_alone(self, sources: Sources[T]) -> Routed[T]:

@@ -340,6 +340,29 @@ async def test_with_both_sides_down_the_caller_is_told() -> None:
     assert refused.value.status == "DEADLINE_EXCEEDED"
 
 
+@pytest.mark.parametrize(
+    ("mode", "status"),
+    [(ReadMode.SQL, "UNAVAILABLE"), (ReadMode.FIRESTORE, "FAILED_PRECONDITION")],
+)
+async def test_what_firestore_cannot_serve_in_sqls_place_is_an_outage(
+    mode: ReadMode, status: str
+) -> None:
+    """SQL serves it when it is back: no app is told of a mistake that it did not make (issue 7)."""
+    too_many = CallRefused("FAILED_PRECONDITION", "too many conversations: SQL alone serves them")
+    world = World(sql_error=SqlUnavailable("away"), firestore_error=too_many)
+    with pytest.raises(CallRefused) as refused:
+        await world.read(mode)
+    assert refused.value.status == status
+
+
+async def test_a_refusal_of_firestores_for_the_caller_stays_one_in_sqls_place() -> None:
+    """Calling again would not help."""
+    gone = CallRefused("NOT_FOUND", "there is no such conversation")
+    with pytest.raises(CallRefused) as refused:
+        await World(sql_error=SqlUnavailable("away"), firestore_error=gone).read(ReadMode.SQL)
+    assert refused.value is gone
+
+
 async def test_an_answer_of_sql_says_up_to_when_it_shows_everything() -> None:
     """For whoever shows it: a chat that is a minute old says so."""
     routed = await World(age_s=5.0).read(ReadMode.SQL)
