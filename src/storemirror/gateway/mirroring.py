@@ -89,8 +89,9 @@ class MirrorWriter:
             self._note(change, str(exc))
         return NOT_MIRRORED
 
-    def _note(self, change: Change, why: str) -> None:
-        count = self._repeats.count_to_say(why)
+    def _note(self, change: Change, why: str, *, kind: str | None = None) -> None:
+        """Log why a change is not in SQL; `kind`: what it is counted with, where `why` has ids."""
+        count = self._repeats.count_to_say(kind or why)
         if count is not None:
             _log.warning(LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=why, times=count)
 
@@ -113,7 +114,7 @@ class MirrorWriter:
         try:
             return await self._applied(change, timeout_s)
         except PoisonEventError as exc:
-            self._note(change, str(exc))
+            self._note(change, str(exc), kind=exc.reason)
             return NOT_MIRRORED
 
     async def _applied(self, change: Change, timeout_s: float) -> Mirrored:

@@ -142,3 +142,12 @@ async def test_a_write_that_finds_sql_left_alone_says_so(monkeypatch: pytest.Mon
         for _ in range(BREAKER_THRESHOLD + 3):
             await writer.mirror(a_follow())
     assert [log["error"].split()[-1] for log in logs] == ["away", "moment"]
+
+
+async def test_refused_documents_are_said_once_a_minute() -> None:
+    """Each names its event and path: a user who writes many would fill the log (issue 7)."""
+    writer = writer_of(Sql(*[refused(number) for number in range(20)]))
+    with capture_logs() as logs:
+        for number in range(20):
+            await writer.mirror(a_follow(number))
+    assert [log["path"] for log in logs] == ["users/ann/following/u0"]
