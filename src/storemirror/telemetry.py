@@ -91,6 +91,9 @@ class LogEvent(enum.StrEnum):
     FLAGS_FAILED = "gateway.flags_failed"
     #: The template can be had and read again.
     FLAGS_RECOVERED = "gateway.flags_recovered"
+    #: The template breaks on what a caller's token claims: Firestore serves that caller; carries
+    #: the kind of error, and how often since it was last said.
+    FLAGS_UNEVALUATED = "gateway.flags_unevaluated"
     #: Firestore or SQL did not answer a call, or not in time: the client was told so; carries which
     #: error, and how often since it was last said.
     CALL_UNAVAILABLE = "gateway.call_unavailable"

@@ -18,6 +18,7 @@ import structlog
 from storemirror.clock import Clock
 from storemirror.errors import SourceUnavailable
 from storemirror.gateway.port import Caller, Cohort, Feature, ReadMode
+from storemirror.gateway.repeats import Repeats
 from storemirror.telemetry import LogEvent
 
 #: A template that could not be read again is believed for so many refreshes, then no more.
@@ -163,7 +164,7 @@ class TemplateFlags:
             names: the keys of each part of the app.
             is_mirror_on: the master switch.
             refresh_s: after how long the template is read again.
-            clock: for the template's age.
+            clock: for the template's age, and for how often something is logged.
         """
         self._reader = reader
         self._names = names
@@ -175,6 +176,7 @@ class TemplateFlags:
         self._tried_s: float | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._repeats = Repeats(clock)
         self._is_first_over = False
 
     async def cohort_of(self, caller: Caller, feature: Feature) -> Cohort:
@@ -186,7 +188,7 @@ class TemplateFlags:
         try:
             evaluated = template.evaluate(caller.uid, signals_of(caller))
         except ValueError as exc:
-            self._note_failure(str(exc))
+            self._note_caller(exc)
             return firestore_only()
         return cohort_in(evaluated, self._names[feature], is_mirror_on=self._is_mirror_on)
 
@@ -234,6 +236,14 @@ class TemplateFlags:
             return None
         age_s = self._clock.monotonic_s() - self._read_s
         return self._template if age_s <= self._refresh_s * STALE_REFRESHES else None
+
+    def _note_caller(self, error: ValueError) -> None:
+        """Log that a caller's cohort could not be told, which says nothing of others'."""
+        # Its words may hold what the token claims.
+        cause = error.__cause__ or error
+        count = self._repeats.count_to_say(type(cause).__name__)
+        if count is not None:
+            _log.warning(LogEvent.FLAGS_UNEVALUATED.value, error=type(cause).__name__, times=count)
 
     def _note_failure(self, why: str) -> None:
         if not self._is_failing:

@@ -112,17 +112,48 @@ async def test_the_master_switch_stops_every_dual_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
-    [SourceUnavailable("no"), ValueError("broken"), Given(None)],
+    ("given", "said"),
+    [
+        (SourceUnavailable("no"), "failed"),
+        (ValueError("broken"), "failed"),
+        (Given(None), "unevaluated"),
+    ],
     ids=["away", "broken", "values missing"],
 )
-async def test_without_a_template_everything_is_firestores(given: Template | Exception) -> None:
+async def test_without_a_template_everything_is_firestores(
+    given: Template | Exception, said: str
+) -> None:
     """Missing or broken; said once, not for every call."""
     flags = flags_of(Reader(given))
     with capture_logs() as logs:
         for _ in range(3):
             assert await flags.cohort_of(CALLER, Feature.FOLLOW) == firestore_only()
-    assert [log["event"] for log in logs] == ["gateway.flags_failed"]
+    assert [log["event"] for log in logs] == [f"gateway.flags_{said}"]
+
+
+class Choosy(Given):
+    """Breaks on one caller's claims."""
+
+    def evaluate(self, uid: str, signals: Mapping[str, Signal]) -> Given:
+        if signals.get("level") == "seven":
+            raise ValueError("no number: seven")
+        return self
+
+
+async def test_one_caller_s_claims_do_not_hide_a_template_that_fails() -> None:
+    """Nothing was said of the outage, and that it was over was said at once (issue 7)."""
+    clock = ForwardClock()
+    flags = flags_of(Reader(Choosy({"m_mode": "sql"}), SourceUnavailable("no"), SQL), clock)
+    odd = Caller(uid="odd", claims={"level": "seven"})
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await flags.cohort_of(odd, Feature.MESSAGING) == firestore_only()
+        assert (await flags.cohort_of(CALLER, Feature.MESSAGING)).read_mode is ReadMode.SQL
+        for clock.shift_s in (60, 120):
+            await settled(flags)
+    told = [log["event"].removeprefix("gateway.flags_") for log in logs]
+    assert told == ["unevaluated", "failed", "recovered"]
+    assert "seven" not in str(logs)
 
 
 async def settled(flags: TemplateFlags) -> Cohort:
