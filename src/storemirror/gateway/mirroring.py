@@ -126,7 +126,9 @@ class MirrorWriter:
             # at it would leave a row, and a line of audit.
             row = await self._mirror.row(entity, event.key)
             if row is None or row.state is not RowState.LIVE:
-                return Mirrored(is_mirrored=True, outcome=None)
+                # Where nobody has seen it go, its creation may wait on the bus, and be shown yet.
+                is_gone = row is not None and row.state is RowState.TOMBSTONE
+                return Mirrored(is_mirrored=is_gone, outcome=None)
         # Nobody waits for it any longer: it must not hold locks, nor a connection, for longer.
         [outcome] = await self._mirror.apply([event], timeout_s=timeout_s)
         # Expired: only Firestore can say, and the event path asks it.

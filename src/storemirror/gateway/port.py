@@ -260,6 +260,6 @@ class Mirrored:
 
     #: Whether SQL shows this write, or a newer one.
     is_mirrored: bool
-    #: None: nothing was applied: SQL did not take it in time, and the event path brings it; or
-    #: there was nothing to take away.
+    #: None: nothing was applied: SQL did not take it in time, or does not know the document yet,
+    #: and the event path brings it; or there was nothing to take away.
     outcome: Outcome | None

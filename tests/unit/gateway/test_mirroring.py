@@ -12,15 +12,19 @@ from structlog.testing import capture_logs
 
 from storemirror.clock import datetime_from_us
 from storemirror.errors import EventRefused, RebaseUnderWay, SqlUnavailable
-from storemirror.event.change import Change, Origin, Outcome, version_of
+from storemirror.event.change import Change, Origin, Outcome, RowState, version_of
 from storemirror.event.digest import digest_of
 from storemirror.event.value import encode_fields
 from storemirror.gateway import breaker
 from storemirror.gateway.breaker import BREAKER_THRESHOLD
 from storemirror.gateway.mirroring import MirrorWriter
+from storemirror.gateway.port import Mirrored
 from storemirror.gateway.schema_watch import SchemaWatch
+from storemirror.model.entity import Entity
 from storemirror.model.load import load_model
-from storemirror.sql.port import RowEvent, SqlMirror
+from storemirror.source.port import DocumentRead
+from storemirror.source.reread import observed_change
+from storemirror.sql.port import MirrorRow, RowEvent, SqlMirror
 from storemirror.sql.postgres.types import LIMITS
 from tests.contract.bus.clocks import ManualClock
 
@@ -33,10 +37,27 @@ class Sql:
 
     limits = LIMITS
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: Exception, state: RowState | None = None) -> None:
+        #: Of every row; None: there is none.
+        self.state = state
         self.errors = deque(errors)
         self.timeouts_s: list[float | None] = []
         self.is_silent = False
+
+    async def row(self, entity: Entity, key: tuple[str, ...]) -> MirrorRow | None:
+        if self.state is None:
+            return None
+        return MirrorRow(
+            key=key,
+            state=self.state,
+            version=2 * AT_US,
+            mapping_revision=1,
+            digest="",
+            lossy_fields=(),
+            columns={},
+            children={},
+            raw=None,
+        )
 
     async def apply(
         self, events: Sequence[RowEvent], *, timeout_s: float | None = None
@@ -151,3 +172,21 @@ async def test_refused_documents_are_said_once_a_minute() -> None:
         for number in range(20):
             await writer.mirror(a_follow(number))
     assert [log["path"] for log in logs] == ["users/ann/following/u0"]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_mirrored", "outcome"),
+    [
+        (None, False, None),
+        (RowState.STUB, False, None),
+        (RowState.TOMBSTONE, True, None),
+        (RowState.LIVE, True, Outcome.APPLIED),
+    ],
+)
+async def test_a_document_that_is_gone_is_mirrored_where_sql_has_heard_of_it(
+    state: RowState | None, outcome: Outcome | None, *, is_mirrored: bool
+) -> None:
+    """Its creation may wait on the bus: SQL would show it after it was told gone (issue 7)."""
+    seen = DocumentRead(path="users/ann/following/u1", document=None, read_time_us=AT_US)
+    found = await writer_of(Sql(state=state)).mirror(observed_change(seen, Origin.MIRROR))
+    assert found == Mirrored(is_mirrored=is_mirrored, outcome=outcome)
