@@ -84,7 +84,14 @@ class GatewaySettings(Section):
         default=600,
         ge=1,
         le=1_000_000,
-        description="1 to 1000000 calls a minute of one user, or of one service; in each process",
+        description="1 to 1000000 calls a minute of one user; in each process",
+    )
+    service_calls_per_minute: int = Field(
+        default=6_000,
+        ge=1,
+        le=1_000_000,
+        description="1 to 1000000 calls a minute of one service, which asks for many users; in "
+        "each process",
     )
     opens_per_minute: int = Field(
         default=30,

@@ -31,19 +31,29 @@ class Rate:
     """Counts calls by caller, and those of some callables once more by themselves."""
 
     def __init__(
-        self, calls_per_minute: int, clock: Clock, *, by_callable: Mapping[str, int] = _NONE
+        self,
+        calls_per_minute: int,
+        clock: Clock,
+        *,
+        service_calls_per_minute: int | None = None,
+        by_callable: Mapping[str, int] = _NONE,
     ) -> None:
         """
         Count from nothing.
 
         Args:
-            calls_per_minute: of one caller, whatever is called.
+            calls_per_minute: of one user, whatever is called.
             clock: for the sweep of counts.
+            service_calls_per_minute: of one service; None: as many as a user's.
             by_callable: of one caller too: name of a callable -> calls a minute.
         """
         self.counts = Counts(clock)
         self._limiter = SlidingWindowCounterRateLimiter(self.counts)
-        self._item = RateLimitItemPerMinute(calls_per_minute)
+        service_calls = service_calls_per_minute or calls_per_minute
+        self._items = {
+            _USER: RateLimitItemPerMinute(calls_per_minute),
+            _SERVICE: RateLimitItemPerMinute(service_calls),
+        }
         self._by_callable = {
             name: RateLimitItemPerMinute(count) for name, count in by_callable.items()
         }
@@ -57,7 +67,7 @@ class Rate:
             name: the callable's; one that is refused for its own rate counts for the caller's.
         """
         kind = _SERVICE if caller.is_service else _USER
-        if not await self._limiter.hit(self._item, kind, caller.uid):
+        if not await self._limiter.hit(self._items[kind], kind, caller.uid):
             return False
         own = self._by_callable.get(name)
         return own is None or await self._limiter.hit(own, name, kind, caller.uid)

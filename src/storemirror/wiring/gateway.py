@@ -213,7 +213,12 @@ def _rate(settings: GatewaySettings, clock: Clock) -> Rate:
     by_callable = {OPEN_CONVERSATION: settings.opens_per_minute}
     if settings.sends_per_minute is not None:
         by_callable[SEND_MESSAGE] = settings.sends_per_minute
-    return Rate(settings.calls_per_minute, clock, by_callable=by_callable)
+    return Rate(
+        settings.calls_per_minute,
+        clock,
+        service_calls_per_minute=settings.service_calls_per_minute,
+        by_callable=by_callable,
+    )
 
 
 def _mirror_writer(parts: Parts, mirror: SqlMirror, schema: SchemaWatch) -> MirrorWriter:

@@ -17,6 +17,14 @@ async def test_each_caller_has_a_count_of_their_own() -> None:
     assert taken == [[True, True, False]] * 3
 
 
+async def test_services_have_a_rate_of_their_own() -> None:
+    """A service asks for all of its users: a user's rate would be spent at once (issue 7)."""
+    rate = Rate(2, ForwardClock(), service_calls_per_minute=4)
+    user, service = Caller(uid="u1"), Caller(uid="s1", is_service=True)
+    assert [await rate.takes(user) for _ in range(3)] == [True, True, False]
+    assert [await rate.takes(service) for _ in range(5)] == [True, True, True, True, False]
+
+
 async def test_a_callable_may_have_a_rate_of_its_own() -> None:
     """Conversations fill others' inboxes: nobody opens hundreds a minute (issue 7)."""
     rate, ann = Rate(5, ForwardClock(), by_callable={"open": 2}), Caller(uid="u1")
