@@ -108,9 +108,16 @@ class DualWrite:
             ) from None
         _meet_deadline()
         intent = done.result
+        if intent.before is None and intent.fields is None:
+            return await self._nothing_written(cohort, intent.path)
         change = _change(intent, done.commit_time_us)
         written = await self._mirrored(cohort, intent.path, change)
         return replace(written, is_new=intent.before is None and written.fields is not None)
+
+    async def _nothing_written(self, cohort: Cohort, path: str) -> Written:
+        """Answer for what was to go, and was not there: a repeat, or it never was."""
+        mirrored = await self._mirror.see_gone(path) if cohort.is_dual_write_on else NOT_MIRRORED
+        return Written(path=path, token=None, fields=None, mirrored=mirrored)
 
     async def observe(self, caller: Caller, feature: Feature, path: str) -> Written:
         """

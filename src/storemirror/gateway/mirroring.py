@@ -8,6 +8,7 @@ left alone.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -72,28 +73,41 @@ class MirrorWriter:
         Args:
             change: of a declared entity.
         """
+        return await self._asked(change.path, lambda left_s: self._answered(change, left_s))
+
+    async def see_gone(self, path: str) -> Mirrored:
+        """
+        Tell whether SQL shows what Firestore says: that there is no such document.  Never fails.
+
+        Args:
+            path: of a declared entity.
+        """
+        return await self._asked(path, lambda _: self._seen_gone(path))
+
+    async def _asked(self, path: str, ask: Callable[[float], Awaitable[Mirrored]]) -> Mirrored:
+        """Ask SQL, told how many seconds it may take, unless it is to be left alone."""
         try:
             time_left_s = self._time_left_s()
             if not await self._schema.holds(waits_s=time_left_s):
-                self._note(change, "the schema was not seen to be this Firestore's mirror")
+                self._note(path, "the schema was not seen to be this Firestore's mirror")
                 return NOT_MIRRORED
             turn = self._breaker.turn()
             if turn is None:
-                self._note(change, "SQL failed again and again, and is left alone for a moment")
+                self._note(path, "SQL failed again and again, and is left alone for a moment")
                 return NOT_MIRRORED
             with turn:
-                return await within(time_left_s, lambda: self._answered(change, time_left_s))
+                return await within(time_left_s, lambda: ask(time_left_s))
         except TimeoutError:
-            self._note(change, "SQL did not answer in time")
+            self._note(path, "SQL did not answer in time")
         except StoreMirrorError as exc:
-            self._note(change, str(exc))
+            self._note(path, str(exc))
         return NOT_MIRRORED
 
-    def _note(self, change: Change, why: str, *, kind: str | None = None) -> None:
+    def _note(self, path: str, why: str, *, kind: str | None = None) -> None:
         """Log why a change is not in SQL; `kind`: what it is counted with, where `why` has ids."""
         count = self._repeats.count_to_say(kind or why)
         if count is not None:
-            _log.warning(LogEvent.CALL_NOT_MIRRORED.value, path=change.path, error=why, times=count)
+            _log.warning(LogEvent.CALL_NOT_MIRRORED.value, path=path, error=why, times=count)
 
     def _time_left_s(self) -> float:
         """
@@ -114,8 +128,13 @@ class MirrorWriter:
         try:
             return await self._applied(change, timeout_s)
         except PoisonEventError as exc:
-            self._note(change, str(exc), kind=exc.reason)
+            self._note(change.path, str(exc), kind=exc.reason)
             return NOT_MIRRORED
+
+    async def _seen_gone(self, path: str) -> Mirrored:
+        row = await self._mirror.row(*self._model.match(path))
+        is_shown = row is not None and row.state is RowState.LIVE
+        return Mirrored(is_mirrored=not is_shown, outcome=None)
 
     async def _applied(self, change: Change, timeout_s: float) -> Mirrored:
         # What the trigger will publish, read as the writer will read it.

@@ -116,6 +116,22 @@ async def test_to_mirror_what_never_was_leaves_nothing_behind(world: GatewayWorl
     assert await mirror.row(model["FollowEdge"], ("ann", "nobody")) is None
 
 
+async def test_to_take_away_what_is_not_there_is_mirrored_unless_sql_shows_it(
+    world: GatewayWorld,
+) -> None:
+    """An app would wait for an event that never comes (issue 7)."""
+    gone = await world.call("ann", "sqlGatewayFollowEdgeDelete", target="nobody")
+    assert (gone["mirrored"], gone["token"]) == (True, None)
+    # The client takes away itself what SQL shows: its deletion waits on the bus.
+    await world.call("ann", "sqlGatewayFollowEdgeUpsert", target="ben")
+    await write(world, "users/ann/following/ben", None)
+    late = await world.call("ann", "sqlGatewayFollowEdgeDelete", target="ben")
+    assert (late["mirrored"], late["token"]) == (False, None)
+    await world.settled()
+    again = await world.call("ann", "sqlGatewayFollowEdgeDelete", target="ben")
+    assert (again["mirrored"], again["token"]) == (True, None)
+
+
 async def test_nobody_mirrors_another_conversation(world: GatewayWorld) -> None:
     """Else a stranger could make SQL read, and learn what exists."""
     await write(world, f"{PATH}/messages/m1", a_message())

@@ -190,3 +190,16 @@ async def test_a_document_that_is_gone_is_mirrored_where_sql_has_heard_of_it(
     seen = DocumentRead(path="users/ann/following/u1", document=None, read_time_us=AT_US)
     found = await writer_of(Sql(state=state)).mirror(observed_change(seen, Origin.MIRROR))
     assert found == Mirrored(is_mirrored=is_mirrored, outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_mirrored"),
+    [(None, True), (RowState.STUB, True), (RowState.TOMBSTONE, True), (RowState.LIVE, False)],
+)
+async def test_what_was_not_there_to_take_away_is_mirrored_unless_sql_shows_it(
+    state: RowState | None, *, is_mirrored: bool
+) -> None:
+    """Nothing is written, and no event comes: an app would wait for ever (issue 7)."""
+    sql = Sql(state=state)
+    found = await writer_of(sql).see_gone("users/ann/following/u1")
+    assert (found, sql.timeouts_s) == (Mirrored(is_mirrored=is_mirrored, outcome=None), [])
