@@ -182,6 +182,8 @@ CREATE TABLE IF NOT EXISTS "storemirror".purge_horizon (
 );
 
 -- One row a dead letter that a person removed: nobody has shown since that its document is right.
+-- One row as well a conversation of which an event was set aside ('unfit:' and its id): users' reads
+-- leave it out while its row is older.
 -- path, entity, key and version as far as the dead letter told them; gone once a check or a newer
 -- event has shown it.
 CREATE TABLE IF NOT EXISTS "storemirror".unverified_document (

@@ -127,6 +127,10 @@ async def _read(mirror: SqlServerMirror, model: Model) -> None:
 async def _read_for_users(reads: SqlServerReads, model: Model) -> None:
     await reads.inbox("a", older_than=None, limit=5)
     await reads.inbox("a", older_than=(5, "c"), limit=5)
+    for batch, place in zip(
+        reads.statements.inbox_but_unfit, ((), ("2026-01-01", "c")), strict=True
+    ):
+        await reads._read(batch, ("a", 6, *place))
     await reads.messages("a", "c", limit=5)
     await reads.messages("a", "c", older_than=(5, "m"), limit=5)
     await reads.messages("a", "c", newer_than=(5, "m"), limit=5)

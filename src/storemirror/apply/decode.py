@@ -48,7 +48,7 @@ class EventDecoder:
             source: the only CloudEvents source whose events are taken
                 (`storemirror.event.envelope.source_of`).
         """
-        self._model = model
+        self.model = model
         self._limits = limits
         self._source = source
         self._mappings = {e.name: compiled_mapping(e, limits) for e in model}
@@ -129,7 +129,7 @@ class EventDecoder:
                 no declaration has no bounds.
         """
         # Of which entity a document is, its collection decides: ids are parameters.
-        entity, key = self._model.match(f"{path}/x")
+        entity, key = self.model.match(f"{path}/x")
         check_key(entity, key, self._limits)
         return _Collection(
             entity, self._mappings[entity.name], key[:-1], entity.keys[-1].max_length
@@ -137,7 +137,7 @@ class EventDecoder:
 
     def _match(self, path: str, event_id: str) -> tuple[Entity, tuple[str, ...]]:
         try:
-            return self._model.match(path)
+            return self.model.match(path)
         except EntityUnknown:
             message = "no entity is declared for this path"
             raise EntityUnknown(message, event_id=event_id, path=path) from None

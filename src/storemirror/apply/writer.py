@@ -29,6 +29,7 @@ from storemirror.apply.retry import Retry, cancel, first_of
 from storemirror.apply.settle import is_worth_waiting_for, one_of_each_kind
 from storemirror.apply.settler import Settler
 from storemirror.apply.stats import WriterStats
+from storemirror.apply.unfit import UnfitMarker
 from storemirror.apply.waiting import WaitingRoom
 from storemirror.bus.port import Consumer, Delivery, Publisher, Rejection
 from storemirror.clock import Clock
@@ -125,7 +126,10 @@ class SqlWriterProcessor:
         self._hand = Hand(
             consumer=consumer, clock=clock, stats=stats, settings=settings, on_shrink=self._wake.set
         )
-        self._settler = Settler(consumer=consumer, hand=self._hand, retry=self._retry, stats=stats)
+        marker = UnfitMarker(mirror, decoder.model, on_refusal=self._close_gate)
+        self._settler = Settler(
+            consumer=consumer, hand=self._hand, retry=self._retry, stats=stats, marker=marker
+        )
         self._waiting = WaitingRoom(publisher, clock, self._settler, settings)
         self._rereader = Rereader(reread, publisher, self._waiting)
         self._applier = Applier(
@@ -381,6 +385,8 @@ class SqlWriterProcessor:
         await self._check()
         await self._applier.process(self._canaries, lane=-1)
         self._canaries = []
+        # Last of all: a canary may be set aside too, and with the gate open nobody would try again.
+        await self._settler.dead_letter_kept()
 
     async def _check(self) -> None:
         await check_ready(self._mirror, self._clock)

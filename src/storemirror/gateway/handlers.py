@@ -139,6 +139,7 @@ class GatewayHandlers:
             ),
             compare=compare_conversations,
             has_reached=None if after is None else self._shown.in_inbox(after, caller.uid),
+            is_conclusive=lambda page: page.is_whole,
         )
         page = routed.value
         return wire.ConversationsResult(

@@ -148,6 +148,8 @@ class ConversationPage(msgspec.Struct, frozen=True, kw_only=True):
     has_older: bool
     #: The answer shows every commit up to here, as far as the source knows; None: it does not.
     as_of_us: int | None
+    #: Whether the source left out no conversation of which it cannot tell who takes part by now.
+    is_whole: bool = True
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,8 @@ class FallbackReason(enum.StrEnum):
     LAG = "lag"
     #: SQL does not show a write of the caller's yet.
     WRITE_NOT_THERE = "write-not-there"
-    #: SQL does not know what was asked for: it may be on its way.
+    #: SQL does not know what was asked for: it may be on its way, or a newer event of it was set
+    #: aside.
     UNKNOWN_THERE = "unknown-there"
 
 

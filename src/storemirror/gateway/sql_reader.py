@@ -35,6 +35,7 @@ class SqlMessagesReader:
             items=tuple(_conversation(row) for row in found.rows),
             has_older=found.has_older,
             as_of_us=None,
+            is_whole=found.is_whole,
         )
 
     async def messages(

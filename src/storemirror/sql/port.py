@@ -58,9 +58,13 @@ class RollupDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedDocument:
-    """A document whose dead letter was removed: what the mirror holds of it is not shown right."""
+    """
+    A document whose dead letter was removed: what the mirror holds of it is not shown right.
 
-    #: Of the dead letter that was removed.
+    Conversations are marked as soon as an event is set aside: see `storemirror.sql.unfit`.
+    """
+
+    #: Of the dead letter that was removed; of a conversation's mark its own.
     message_id: str
     #: Why it had been set aside.
     reason: str
@@ -234,7 +238,11 @@ class SqlMirror(Protocol):
         ...
 
     async def mark_unverified(self, marks: Sequence[UnverifiedDocument]) -> None:
-        """Record that nobody has shown these documents to be right; durable when it returns."""
+        """
+        Record that nobody has shown these documents to be right; durable when it returns.
+
+        Of marks with one id the highest version stays, and none where one of them has none.
+        """
         ...
 
     async def unverified(self, *, limit: int | None = None) -> list[UnverifiedDocument]:

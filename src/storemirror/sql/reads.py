@@ -75,6 +75,8 @@ class InboxRows:
     rows: Sequence[InboxRow]
     #: Whether there are more behind the last row.
     has_older: bool
+    #: Whether no conversation was left out that would be on the page: see `SqlReads.inbox`.
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,9 @@ class SqlReads(Protocol):
         """
         Read a page of a user's inbox: live conversations in which the user takes part.
 
+        Left out is what of its document a newer event was set aside, for the row does not say who
+        takes part by now (`storemirror.sql.unfit`).
+
         Args:
             viewer: whose inbox.
             older_than: last activity and conversation id; what is read lies behind.  None: from
@@ -149,7 +154,8 @@ class SqlReads(Protocol):
             limit: most rows, at least 1.
 
         Returns:
-            None: there is no such live conversation, or the viewer takes no part in it.
+            None: there is no such live conversation, or the viewer takes no part in it, or nobody
+            can tell from here, since a newer event of its document was set aside.
         """
         ...
 

@@ -7,12 +7,15 @@ Nothing in the suite's tests knows which source answers.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from storemirror.apply.decode import EventDecoder
+from storemirror.apply.unfit import unfit_marks
+from storemirror.bus.port import Delivery, Message, Rejection
 from storemirror.clock import SystemClock
-from storemirror.errors import PoisonEventError
+from storemirror.errors import EntityUnknown, PoisonEventError
 from storemirror.event.change import Change, Origin, version_of
 from storemirror.event.digest import digest_of
 from storemirror.event.envelope import source_of
@@ -25,7 +28,6 @@ from storemirror.model.entity import Model
 from storemirror.model.types import DialectLimits
 from storemirror.source.port import DocumentStore, Write
 from storemirror.source.triggers import message_of
-from storemirror.sql.port import RowEvent
 from tests.contract.sql.side_door import Installed
 from tests.support.mirrors import PROJECT, STORE
 
@@ -113,12 +115,31 @@ class SqlSide:
     async def commit(self, *writes: Write) -> int:
         # Two writes of one moment would be one version.
         self._committed_us = max(SystemClock().now_us(), self._committed_us + 1)
-        events = [self._event(write) for write in writes]
-        await self._mirror.apply([event for event in events if event is not None])
+        events = []
+        for write in writes:
+            message = self._message(write)
+            try:
+                events.append(self._decoder.decode(message))
+            except PoisonEventError as exc:
+                await self._set_aside(message, exc.reason)
+        await self._mirror.apply(events)
         return self._committed_us
 
-    def _event(self, write: Write) -> RowEvent | None:
-        """Give the event of a write; None: it is of no entity, or does not fit."""
+    async def _set_aside(self, message: Message, reason: str) -> None:
+        """Mark what the writer marks."""
+        delivery = Delivery(
+            message=message,
+            lock_token="t",
+            sequence_number=1,
+            delivery_count=1,
+            enqueued_at_us=0,
+            locked_until_us=0,
+        )
+        rejection = Rejection(delivery=delivery, reason=reason, description="")
+        await self._mirror.mark_unverified(unfit_marks([rejection], self._model, self.limits))
+
+    def _message(self, write: Write) -> Message:
+        """Give the message of a write; of no entity's document it has the path alone."""
         change = Change(
             path=write.path,
             version=version_of(self._committed_us, is_deleted=write.fields is None),
@@ -127,8 +148,6 @@ class SqlSide:
             fields=write.fields,
             digest=digest_of(write.fields),
         )
-        try:
-            entity, _ = self._model.match(write.path)
-            return self._decoder.decode(message_of(change, entity.name, SOURCE))
-        except PoisonEventError:
-            return None
+        with contextlib.suppress(EntityUnknown):
+            return message_of(change, self._model.match(write.path)[0].name, SOURCE)
+        return message_of(change, "", SOURCE)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from storemirror.clock import SECOND_US
+from storemirror.clock import SECOND_US, datetime_from_us
 from storemirror.model.load import load_model
 from storemirror.sql.postgres.connection import MIRROR, Database, sql
 from storemirror.sql.postgres.reads import PostgresReads, reading_database
@@ -57,8 +57,24 @@ FILL: Final = (
     " SELECT 'a' || n, 'b' || n, 'live' FROM generate_series(1, 20000) AS n",
     "INSERT INTO storemirror.user_block (blocker_id, blocked_id, row_state)"
     " SELECT 'a' || n, 'b' || n, 'live' FROM generate_series(1, 20000) AS n",
+    # Of others' conversations, and of one of "me" that is old by now.
+    "INSERT INTO storemirror.unverified_document (message_id, reason, version)"
+    " SELECT 'unfit:x' || n, 'MappingFailed', 2 FROM generate_series(1, 20000) AS n"
+    " UNION ALL SELECT 'unfit:c7', 'MappingFailed', -1",
 )
-TABLES: Final = ("dm_conversation", "dm_participant", "dm_message", "follow_edge", "user_block")
+TABLES: Final = (
+    *("dm_conversation", "dm_participant", "dm_message", "follow_edge", "user_block"),
+    "unverified_document",
+)
+
+
+async def inbox_but_unfit(reads: PostgresReads, user: str) -> None:
+    """Read as after a page that lacked a conversation."""
+    newest, behind = reads.statements.inbox_but_unfit
+    given: dict[str, object] = {"viewer": user, "count": PAGE + 1}
+    await reads._database.fetch_prepared(newest, given)
+    place = {"at": datetime_from_us(INBOX_PLACE[0]), "id": INBOX_PLACE[1]}
+    await reads._database.fetch_prepared(behind, given | place)
 
 
 async def every_read(reads: PostgresReads, user: str = "me", conversation: str = "c7") -> None:
@@ -66,6 +82,7 @@ async def every_read(reads: PostgresReads, user: str = "me", conversation: str =
     entity = load_model()["DmMessage"]
     await reads.inbox(user, older_than=None, limit=PAGE)
     await reads.inbox(user, older_than=INBOX_PLACE, limit=PAGE)
+    await inbox_but_unfit(reads, user)
     await reads.messages(user, conversation, limit=PAGE)
     await reads.messages(user, conversation, older_than=PLACE, limit=PAGE)
     await reads.messages(user, conversation, newer_than=PLACE, limit=PAGE)
@@ -96,6 +113,8 @@ async def plans_of(database: Database, reads: PostgresReads) -> dict[str, Mappin
     for what, statement in {
         "inbox": statements.inbox[0],
         "inbox behind": statements.inbox[1],
+        "inbox but unfit": statements.inbox_but_unfit[0],
+        "inbox but unfit behind": statements.inbox_but_unfit[1],
         "newest": statements.messages[None],
         "older": statements.messages[False],
         "newer": statements.messages[True],
@@ -168,6 +187,7 @@ def block_count(plan: Mapping[str, Any]) -> int:
 INBOX: Final = {
     *("dm_participant_by_user_id", "dm_participant_pkey"),
     *("dm_conversation_pkey", "dm_message_pkey", "dm_message_latest"),
+    "unverified_document_pkey",
 }
 #: A participant is found by both parts of its key, in either order.
 TALK: Final = INBOX - {"dm_message_pkey"}
@@ -175,6 +195,8 @@ TALK: Final = INBOX - {"dm_message_pkey"}
 WANTED: Final[Mapping[str, set[str]]] = {
     "inbox": INBOX,
     "inbox behind": INBOX,
+    "inbox but unfit": INBOX,
+    "inbox but unfit behind": INBOX,
     "newest": TALK,
     "older": TALK,
     "newer": TALK,
@@ -242,7 +264,8 @@ async def test_an_inbox_costs_no_more_than_its_user_s_own(under_test: MirrorUnde
     assert all(PAGE < count <= 2 * OWN_COUNT + (PAGE + 1) * 25 for count in counts.values()), counts
     # Each row lies in a page of the table, below a few pages of an index.
     assert all(block_count(among_all[what]) <= 5 * counts[what] for what in inboxes)
-    assert all(row_count(among_all[what]) <= PAGE + 5 for what in ("newest", "older", "newer"))
+    # Besides a page: the conversation, its mark, the participant, one more, and what lies around.
+    assert all(row_count(among_all[what]) <= PAGE + 6 for what in ("newest", "older", "newer"))
 
 
 async def test_unread_messages_are_counted_in_the_index(under_test: MirrorUnderTest) -> None:

@@ -19,6 +19,7 @@ from storemirror.bus.port import (
     Delivery,
     Message,
     PublishResult,
+    Rejection,
     SubscriptionSpec,
     TopicSpec,
 )
@@ -27,6 +28,16 @@ from tests.unit.apply.test_hand import HandSetClock
 
 #: A hand that holds two: one waits, one goes back.
 SETTINGS = WriterSettings(is_mirror_on=True, lane_count=1, batch_max_events=1, retry_within_s=0)
+
+
+class NothingToMark:
+    """Nothing is set aside here."""
+
+    async def mark(self, rejections: Sequence[Rejection]) -> None:
+        assert not rejections
+
+    def note_refusal(self, error: Exception) -> None:
+        raise AssertionError from error
 
 
 class Bench:
@@ -52,7 +63,13 @@ class Bench:
         retry = Retry(
             clock=self.clock, settings=SETTINGS, halt=asyncio.Event(), on_calm=lambda: None
         )
-        settler = Settler(consumer=self.consumer, hand=self.hand, retry=retry, stats=stats)
+        settler = Settler(
+            consumer=self.consumer,
+            hand=self.hand,
+            retry=retry,
+            stats=stats,
+            marker=NothingToMark(),
+        )
         self.room = WaitingRoom(self, self.clock, settler, SETTINGS)
         self.line: Line[str] = self.room.new_line()
 

@@ -21,6 +21,7 @@ def batches() -> Iterator[str]:
     """Every batch that reads."""
     made = ReadStatements(Rendering(load_model(), schema_name="dbo", procedures={}))
     yield from made.inbox
+    yield from made.inbox_but_unfit
     yield from made.messages.values()
     yield made.relationship
     yield from (made.version_of(entity) for entity in load_model())

@@ -38,6 +38,7 @@ from storemirror.sql.reads import (
     Place,
     RelationshipRows,
 )
+from storemirror.sql.unfit import MARK_PREFIX, is_named_by_key
 
 #: Reads walk from a user's own rows by index; whatever the planner thinks the tables hold, nothing
 #: else is quick once they are large.  A sort that is off is still used where no index has the
@@ -63,14 +64,14 @@ _SESSION: Final = {
 _INBOX: Final = sql.SQL("""
 SELECT i.{key}, i._version, i._title, {created_us}, {last_activity_us}, i.last_message_id,
     {last_message_us}, i._preview, l.last_event_version, u.unread_count, {last_read_us}, o.user_ids,
-    o.last_reads
+    o.last_reads, EXISTS ({unfit_on_page})
 FROM (
     SELECT c.{key}, c.last_event_version AS _version, c.created_at, c.last_activity_at,
         c.last_message_id, c.last_message_at, {title} AS _title, {preview} AS _preview,
         p.last_read_at
     FROM {participant} AS p
     JOIN {conversation} AS c ON c.{key} = p.{key}
-    WHERE p.{user} = %(viewer)s AND c.row_state = 'live'{behind}
+    WHERE p.{user} = %(viewer)s AND c.row_state = 'live'{behind}{but_unfit}
     ORDER BY c.last_activity_at DESC, c.{key} DESC
     LIMIT %(count)s
 ) AS i
@@ -97,6 +98,14 @@ CROSS JOIN LATERAL (
 ORDER BY i.last_activity_at DESC, i.{key} DESC
 """)
 _BEHIND: Final = sql.SQL("\n        AND (c.last_activity_at, c.{key}) < (%(at)s, %(id)s)")
+#: Whether a newer event of the conversation's document was set aside: see `storemirror.sql.unfit`.
+#: Without OFFSET it would become a join, and the mark be looked for once a message.
+_UNFIT: Final = sql.SQL("""
+        SELECT 1 FROM {marks} AS f
+        WHERE f.message_id = {mark_id} AND (f.version IS NULL OR f.version > {version})
+        OFFSET 0
+    """)
+_BUT_UNFIT: Final = sql.SQL("\n        AND NOT EXISTS ({unfit})")
 
 _MESSAGES: Final = sql.SQL("""
 SELECT {beyond}, {at}, m.{id}, m.last_event_version, m.sender_id, m._body, {sent_us}, {edited_us},
@@ -111,7 +120,7 @@ LEFT JOIN LATERAL (
     ORDER BY d.sent_at {order}, d.{id} {order}
     LIMIT %(count)s
 ) AS m ON true
-WHERE c.{key} = %(conversation)s AND c.row_state = 'live'
+WHERE c.{key} = %(conversation)s AND c.row_state = 'live' AND NOT EXISTS ({unfit})
 ORDER BY m.sent_at {order}, m.{id} {order}
 """)
 _WITHIN: Final = sql.SQL("\n        AND (d.sent_at, d.{id}) {sign} (%(at)s, %(id)s)")
@@ -168,20 +177,23 @@ class PostgresReads:
 
     async def inbox(self, viewer: str, *, older_than: Place | None, limit: int) -> InboxRows:
         """See `SqlReads.inbox`."""
-        newest, behind = self.statements.inbox
+        place = 0 if older_than is None else 1
+        statement = self.statements.inbox[place]
         if not can_be_key(viewer, LIMITS):
             return InboxRows(rows=(), has_older=False)
         parameters: dict[str, object] = {"viewer": viewer, "count": limit + 1}
         if older_than is not None:
             parameters |= _bound(older_than)
-        found = await self._database.fetch_prepared(
-            newest if older_than is None else behind, parameters
-        )
+        found = await self._database.fetch_prepared(statement, parameters)
+        is_whole = not any(is_unfit for *_, is_unfit in found[:limit])
+        if not is_whole:
+            statement = self.statements.inbox_but_unfit[place]
+            found = await self._database.fetch_prepared(statement, parameters)
         rows = tuple(
             InboxRow(*[*columns, others_of(zip(users or (), reads or (), strict=True))])
-            for *columns, users, reads in found[:limit]
+            for *columns, users, reads, _ in found[:limit]
         )
-        return InboxRows(rows=rows, has_older=len(found) > limit)
+        return InboxRows(rows=rows, has_older=len(found) > limit, is_whole=is_whole)
 
     async def messages(
         self,
@@ -240,7 +252,19 @@ class ReadStatements:
     @functools.cached_property
     def inbox(self) -> tuple[bytes, bytes]:
         """Give what reads the newest, and what reads behind a place; ConfigError: see the port."""
-        names = self._messaging_names
+        return self._inbox(_NOTHING)
+
+    @functools.cached_property
+    def inbox_but_unfit(self) -> tuple[bytes, bytes]:
+        """Give what reads the same without conversations of which an event was set aside."""
+        return self._inbox(_BUT_UNFIT.format(unfit=self._unfit("c.last_event_version", "c")))
+
+    def _inbox(self, but_unfit: sql.Composable) -> tuple[bytes, bytes]:
+        names = {
+            **self._messaging_names,
+            "but_unfit": but_unfit,
+            "unfit_on_page": self._unfit("i._version", "i"),
+        }
         behind = _BEHIND.format(key=names["key"])
         return (
             _INBOX.format(**names, behind=_NOTHING).as_bytes(),
@@ -250,7 +274,7 @@ class ReadStatements:
     @functools.cached_property
     def messages(self) -> Mapping[bool | None, bytes]:
         """Give what reads the newest, None, and beside a place, False for older messages."""
-        names = self._messaging_names
+        names = {**self._messaging_names, "unfit": self._unfit("c.last_event_version", "c")}
         no = sql.SQL("false")
         newest = _MESSAGES.format(**names, within=_NOTHING, beyond=no, at=no, order=sql.SQL("DESC"))
         found: dict[bool | None, bytes] = {None: newest.as_bytes()}
@@ -326,6 +350,19 @@ class ReadStatements:
                 "d.attachments::text", "text", is_there="attachments" in there
             ),
         }
+
+    def _unfit(self, version: LiteralString, alias: LiteralString) -> sql.Composable:
+        """Give the query for the mark of a conversation whose version and alias these are."""
+        conversation = messaging_of(self._rendering.model).conversation
+        mark_id: sql.Composable = sql.Literal(MARK_PREFIX)
+        if is_named_by_key(conversation):
+            [key] = _keys(conversation)
+            mark_id = sql.SQL("{} || {}.{}").format(mark_id, sql.SQL(alias), key)
+        return _UNFIT.format(
+            marks=sql.Identifier(self._rendering.schema_name, "unverified_document"),
+            mark_id=mark_id,
+            version=sql.SQL(version),
+        )
 
     def _table(self, name: str) -> sql.Identifier:
         return sql.Identifier(self._rendering.schema_name, snake_case(name))

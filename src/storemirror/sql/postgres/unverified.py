@@ -14,13 +14,17 @@ from storemirror.sql.port import UnverifiedDocument
 from storemirror.sql.postgres.connection import Database, sql
 from storemirror.sql.postgres.rendering import Rendering
 
+#: A conversation is marked under one id for all of its events: the highest version stays, and none
+#: where one of them is not known.
 _MARK: Final = sql.SQL("""
-    INSERT INTO {table} (message_id, reason, path, entity, key, version)
+    INSERT INTO {table} AS u (message_id, reason, path, entity, key, version)
     SELECT message_id, reason, path, entity, key, version
     FROM jsonb_to_recordset(%s::jsonb) AS m (
         message_id text, reason text, path text, entity text, key text[], version bigint)
     ON CONFLICT (message_id) DO UPDATE
-        SET reason = EXCLUDED.reason, marked_at = clock_timestamp()
+        SET reason = EXCLUDED.reason, marked_at = clock_timestamp(),
+            version = CASE WHEN u.version IS NOT NULL AND EXCLUDED.version IS NOT NULL
+                THEN greatest(u.version, EXCLUDED.version) END
 """)
 _LIST: Final = sql.SQL("""
     SELECT message_id, reason, path, entity, key, version, marked_at

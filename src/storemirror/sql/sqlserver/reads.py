@@ -50,7 +50,8 @@ from storemirror.sql.sqlserver.errors import ServerError
 from storemirror.sql.sqlserver.facts import read_facts
 from storemirror.sql.sqlserver.naming import child_index, latest_index, quoted
 from storemirror.sql.sqlserver.rendering import Rendering
-from storemirror.sql.sqlserver.types import LIMITS
+from storemirror.sql.sqlserver.types import COLLATION, LIMITS
+from storemirror.sql.unfit import MARK_PREFIX, is_named_by_key
 
 #: One snapshot, where the database has any.  Where it has none, a page may show both sides of a
 #: commit: locks kept to its end would let readers and writers deadlock.
@@ -64,13 +65,13 @@ _INBOX: Final = """
 DECLARE @Viewer NVARCHAR(4000) = ?, @Count INT = ?{place};
 SELECT i.{key}, i._Version, i._Title, i.CreatedAt, i.LastActivityAt, i.LastMessageId,
     i.LastMessageAt, i._Preview, l.LastEventVersion, u.UnreadCount, i.LastReadAt, o.{user},
-    o.LastReadAt AS _OtherReadAt
+    o.LastReadAt AS _OtherReadAt, CASE WHEN EXISTS ({unfit_on_page}) THEN 1 ELSE 0 END AS _IsUnfit
 FROM (
     SELECT TOP (@Count) c.{key}, c.LastEventVersion AS _Version, c.CreatedAt, c.LastActivityAt,
         c.LastMessageId, c.LastMessageAt, {title} AS _Title, {preview} AS _Preview, p.LastReadAt
     FROM {participant} AS p WITH (INDEX ({by_user}), FORCESEEK)
     INNER JOIN {conversation} AS c WITH (FORCESEEK) ON c.{key} = p.{key}
-    WHERE p.{user} = @Viewer AND c.RowState = N'live'{behind}
+    WHERE p.{user} = @Viewer AND c.RowState = N'live'{behind}{but_unfit}
     ORDER BY c.LastActivityAt DESC, c.{key} DESC
 ) AS i
 LEFT JOIN {message} AS l WITH (FORCESEEK)
@@ -90,6 +91,12 @@ OPTION (LOOP JOIN, FORCE ORDER, MAXDOP 1);
 """
 _BEHIND: Final = """
         AND c.LastActivityAt <= @At AND (c.LastActivityAt < @At OR c.{key} < @Id)"""
+#: Whether a newer event of the conversation's document was set aside: see `storemirror.sql.unfit`.
+_UNFIT: Final = """
+        SELECT 1 FROM {marks} AS f WITH (FORCESEEK)
+        WHERE f.MessageId = {mark_id} AND (f.Version IS NULL OR f.Version > {version})
+    """
+_BUT_UNFIT: Final = "\n        AND NOT EXISTS ({unfit})"
 _PLACE: Final = ", @At DATETIME2(6) = ?, @Id NVARCHAR(4000) = ?"
 
 _MESSAGES: Final = """
@@ -104,7 +111,7 @@ OUTER APPLY (
     WHERE m.{parent} = c.{key} AND m.RowState = N'live'{within}
     ORDER BY m.SentAt {order}, m.{id} {order}
 ) AS d
-WHERE c.{key} = @Conversation AND c.RowState = N'live'
+WHERE c.{key} = @Conversation AND c.RowState = N'live' AND NOT EXISTS ({unfit})
 ORDER BY d.SentAt {order}, d.{id} {order}
 OPTION (LOOP JOIN, FORCE ORDER, MAXDOP 1);
 """
@@ -155,16 +162,18 @@ class SqlServerReads:
 
     async def inbox(self, viewer: str, *, older_than: Place | None, limit: int) -> InboxRows:
         """See `SqlReads.inbox`."""
-        newest, behind = self.statements.inbox
+        place = 0 if older_than is None else 1
+        batch = self.statements.inbox[place]
         if not can_be_key(viewer, LIMITS):
             return InboxRows(rows=(), has_older=False)
-        found = await self._read(
-            newest if older_than is None else behind, (viewer, limit + 1, *_bound(older_than))
-        )
-        rows = [
-            _inbox_row(tuple(records)) for _, records in itertools.groupby(found, lambda r: r[0])
-        ]
-        return InboxRows(rows=tuple(rows[:limit]), has_older=len(rows) > limit)
+        parameters: tuple[Parameter, ...] = (viewer, limit + 1, *_bound(older_than))
+        found = _by_conversation(await self._read(batch, parameters))
+        is_whole = not any(records[0][-1] for records in found[:limit])
+        if not is_whole:
+            batch = self.statements.inbox_but_unfit[place]
+            found = _by_conversation(await self._read(batch, parameters))
+        rows = tuple(_inbox_row(records) for records in found[:limit])
+        return InboxRows(rows=rows, has_older=len(found) > limit, is_whole=is_whole)
 
     async def messages(
         self,
@@ -233,7 +242,19 @@ class ReadStatements:
     @functools.cached_property
     def inbox(self) -> tuple[Sql, Sql]:
         """Give what reads the newest, and what reads behind a place; ConfigError: see the port."""
-        names = self._messaging_names
+        return self._inbox("")
+
+    @functools.cached_property
+    def inbox_but_unfit(self) -> tuple[Sql, Sql]:
+        """Give what reads the same without conversations of which an event was set aside."""
+        return self._inbox(composed(_BUT_UNFIT, unfit=self._unfit("c.LastEventVersion", "c")))
+
+    def _inbox(self, but_unfit: str) -> tuple[Sql, Sql]:
+        names = {
+            **self._messaging_names,
+            "but_unfit": but_unfit,
+            "unfit_on_page": self._unfit("i._Version", "i"),
+        }
         behind = composed(_BEHIND, key=names["key"])
         return (
             composed(_INBOX, **names, place="", behind=""),
@@ -243,7 +264,7 @@ class ReadStatements:
     @functools.cached_property
     def messages(self) -> Mapping[bool | None, Sql]:
         """Give what reads the newest, None, and beside a place, False for older messages."""
-        names = self._messaging_names
+        names = {**self._messaging_names, "unfit": self._unfit("c.LastEventVersion", "c")}
         own = names["id"]
         found: dict[bool | None, Sql] = {
             None: composed(
@@ -291,6 +312,17 @@ class ReadStatements:
             key=" AND ".join(f"e.{name} = @Key{n}" for n, name in enumerate(keys)),
         )
 
+    def _unfit(self, version: str, alias: str) -> Sql:
+        """Give the query for the mark of a conversation whose version and alias these are."""
+        conversation = messaging_of(self._rendering.model).conversation
+        mark_id = f"N'{MARK_PREFIX}'"
+        if is_named_by_key(conversation):
+            [key] = _keys(conversation)
+            # Of the column's own type and collation, whatever a server makes of CONCAT.
+            mark_id = f"CAST(CONCAT({mark_id}, {alias}.{key}) AS NVARCHAR(400)) COLLATE {COLLATION}"
+        marks = self._rendering.own_table("unverified_document")
+        return composed(_UNFIT, marks=marks, mark_id=mark_id, version=version)
+
     @functools.cached_property
     def _messaging_names(self) -> Mapping[str, str]:
         messaging = messaging_of(self._rendering.model)
@@ -328,10 +360,14 @@ def _bound(place: Place | None) -> tuple[str, ...]:
     return (moment.isoformat(timespec="microseconds"), id_of(place))
 
 
+def _by_conversation(found: Sequence[Row]) -> list[Sequence[Row]]:
+    return [tuple(records) for _, records in itertools.groupby(found, lambda r: r[0])]
+
+
 def _inbox_row(records: Sequence[Row]) -> InboxRow:
     """Make a row of the records of one conversation: one each other participant."""
-    *columns, _, _ = (_value(value) for value in records[0])
-    others = [(user, _value(read)) for *_, user, read in records if user is not None]
+    *columns, _, _, _ = (_value(value) for value in records[0])
+    others = [(user, _value(read)) for *_, user, read, _ in records if user is not None]
     return InboxRow(*[*columns, others_of(others)])
 
 

@@ -17,6 +17,8 @@ from storemirror.sql.sqlserver.naming import quoted
 from storemirror.sql.sqlserver.rendering import Rendering
 
 _TEXTS: Final = ("MessageId", "Reason", "Path", "Entity", "KeyParts")
+#: A conversation is marked under one id for all of its events, by any number of writers: the
+#: highest version stays, and none where one of them is not known.
 #: The time of a mark is told apart from that of the one before it, however quickly it follows.
 _MARK: Final = """
 DECLARE @Marks NVARCHAR(MAX) = ?;
@@ -40,13 +42,17 @@ FROM OPENJSON(@Marks) WITH (
 ) AS m;
 {unescaped}
 UPDATE u SET Reason = m.Reason,
+    Version = CASE WHEN u.Version IS NULL OR m.Version IS NULL THEN NULL
+        WHEN u.Version > m.Version THEN u.Version ELSE m.Version END,
     MarkedAt = CASE WHEN u.MarkedAt < @Now THEN @Now ELSE DATEADD(MICROSECOND, 1, u.MarkedAt) END
 FROM {table} AS u
 JOIN #Mark AS m ON m.MessageId = u.MessageId;
 INSERT INTO {table} (MessageId, Reason, Path, Entity, KeyParts, Version, MarkedAt)
 SELECT m.MessageId, m.Reason, m.Path, m.Entity, m.KeyParts, m.Version, @Now
 FROM #Mark AS m
-WHERE NOT EXISTS (SELECT 1 FROM {table} AS u WHERE u.MessageId = m.MessageId);
+WHERE NOT EXISTS (
+    SELECT 1 FROM {table} AS u WITH (UPDLOCK, HOLDLOCK) WHERE u.MessageId = m.MessageId
+);
 DROP TABLE #Mark;
 COMMIT TRANSACTION;
 """
