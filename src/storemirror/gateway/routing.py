@@ -39,7 +39,8 @@ class FallbackReason(enum.StrEnum):
     """Why Firestore served a read that SQL was to serve."""
 
     ERROR = "error"
-    #: Nobody has seen yet that SQL is this Firestore's mirror, or it is another one's.
+    #: Nobody has seen yet that SQL is this Firestore's mirror, or it is another one's, or a rebase
+    #: is under way.
     SCHEMA_UNVERIFIED = "schema-unverified"
     TIMEOUT = "timeout"
     BREAKER_OPEN = "breaker-open"

@@ -1,6 +1,8 @@
 """
 Whether SQL is the mirror of this app's Firestore: nothing is read from it or written before.
 
+While a rebase is under way it is not: rows may be of a time that a restore has undone.
+
 Tables that mirror another project have users of the same ids, and what they wrote is nobody's here.
 The look takes several round trips, so it is taken beside the calls, once for all of them, and again
 now and then: the address may lead to another database meanwhile.
@@ -16,8 +18,9 @@ from typing import Final
 import structlog
 
 from storemirror.clock import Clock
-from storemirror.errors import StoreMirrorError, TransientError
+from storemirror.errors import RebaseUnderWay, StoreMirrorError, TransientError
 from storemirror.gateway.deadline import within
+from storemirror.sql.port import RebaseStep, SqlMirror
 from storemirror.telemetry import LogEvent
 
 #: How long a look may take.
@@ -29,6 +32,24 @@ RETRY_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
+async def verify_mirror(mirror: SqlMirror) -> None:
+    """
+    See that a mirror is one that users may read from.
+
+    Raises:
+        SchemaMismatch: it is installed otherwise, or of another Firestore.
+        RebaseUnderWay: not each of its rows was looked at since commit times went backwards.
+        SqlUnavailable: it does not answer.
+    """
+    await mirror.verify_schema()
+    rebase = await mirror.rebase_state()
+    if rebase is not None and rebase.step is not RebaseStep.DONE:
+        raise RebaseUnderWay(
+            f"rebase {rebase.run} is under way, step {rebase.step.value} is done; rows may be of"
+            " the undone time, and nobody is served by them."
+        )
+
+
 class SchemaWatch:
     """Tells whether reads and dual writes may ask SQL."""
 
@@ -37,7 +58,7 @@ class SchemaWatch:
         Look at nothing yet.
 
         Args:
-            verify: see `storemirror.sql.port.SqlMirror.verify_schema`.
+            verify: see `verify_mirror`.
             clock: for the age of what is known.
         """
         self._verify = verify
@@ -80,6 +101,9 @@ class SchemaWatch:
     async def _look(self) -> None:
         try:
             await within(LOOK_TIMEOUT_S, self._verify)
+        except RebaseUnderWay as exc:
+            self._is_verified = False
+            self._tell(f"{exc} {exc.hint}")
         except TransientError as exc:
             # What was seen stands: a database that is away answers no reads either.
             self._tell(str(exc))

@@ -30,7 +30,7 @@ from storemirror.gateway.port import Cohort, CohortFlags, Feature, ReadMode
 from storemirror.gateway.rate import Rate
 from storemirror.gateway.remote_config import FetchedTemplates, FileTemplates
 from storemirror.gateway.routing import Limits, ReadRouter
-from storemirror.gateway.schema_watch import SchemaWatch
+from storemirror.gateway.schema_watch import SchemaWatch, verify_mirror
 from storemirror.gateway.shadow import ShadowReads
 from storemirror.gateway.shown import ShownWrites
 from storemirror.gateway.social import DirectMessages, FollowGraph
@@ -87,7 +87,7 @@ async def opened_gateway(parts: Parts) -> AsyncIterator[Gateway]:
     )
     flags = _flags(parts)
     shadow = ShadowReads(settings.shadow_sample_rate, random.Random())  # noqa: S311 - a sample
-    schema = SchemaWatch(mirror.verify_schema, clock)
+    schema = SchemaWatch(lambda: verify_mirror(mirror), clock)
     lag = LagWatch(await _oldest_age(parts), clock)
     router = _router(parts, schema, lag, shadow)
     writes = DualWrite(store, _mirror_writer(parts, mirror, schema), flags)

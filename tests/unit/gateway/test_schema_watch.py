@@ -7,7 +7,12 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from storemirror.errors import SchemaBoundElsewhere, SqlUnavailable, StoreMirrorError
+from storemirror.errors import (
+    RebaseUnderWay,
+    SchemaBoundElsewhere,
+    SqlUnavailable,
+    StoreMirrorError,
+)
 from storemirror.gateway.schema_watch import LOOK_AGAIN_S, RETRY_S, SchemaWatch
 from tests.contract.bus.clocks import ManualClock
 
@@ -54,6 +59,16 @@ async def test_one_look_serves_all_who_wait_for_the_first() -> None:
     schema.gate.set()
     assert await asyncio.gather(*asked) == [True, True, True]
     assert schema.look_count == 1
+
+
+async def test_a_mirror_that_is_rebased_is_none_until_that_is_done() -> None:
+    """Unlike an outage it answers reads, with rows of the undone time (issue 7)."""
+    schema = Schema()
+    assert await schema.holds()
+    schema.error = RebaseUnderWay("rebase r is under way")
+    assert not await schema.holds_after(LOOK_AGAIN_S)
+    schema.error = None
+    assert await schema.holds_after(RETRY_S)
 
 
 async def test_nobody_waits_longer_than_they_can() -> None:
