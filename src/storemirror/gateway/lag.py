@@ -46,13 +46,15 @@ class LagWatch:
         self._asking: asyncio.Task[None] | None = None
         self._has_failed = False
 
-    async def as_of_us(self, *, waits: bool = True) -> int | None:
+    async def as_of_us(self, *, waits: bool = True, max_lag_s: float | None = None) -> int | None:
         """
         Give the moment, microseconds since the Unix epoch, by this machine's clock.
 
         Args:
             waits: whether to wait for the bus, for `ASK_TIMEOUT_S` at most, where nothing is
                 known that is young enough.
+            max_lag_s: how far behind is too far, if anything is: a figure that says so only since
+                it is old is not young enough.
 
         Returns:
             None: the bus does not say.
@@ -60,8 +62,8 @@ class LagWatch:
         if self._is_due():
             self._tried_s = self._clock.monotonic_s()
             self._asking = asyncio.create_task(self._ask())
-        # A figure that is not too old is served while a new one is on its way.
-        if waits and self._asking is not None and self._known_us() is None:
+        # A figure that will do is served while a new one is on its way.
+        if waits and self._asking is not None and not self._will_do(max_lag_s):
             await asyncio.wait({self._asking})
         return self._known_us()
 
@@ -84,6 +86,12 @@ class LagWatch:
         if self._asked_s is None or self._clock.monotonic_s() - self._asked_s >= STALE_AFTER_S:
             return None
         return self._as_of_us
+
+    def _will_do(self, max_lag_s: float | None) -> bool:
+        known_us = self._known_us()
+        if known_us is None or max_lag_s is None:
+            return known_us is not None
+        return self._clock.now_us() - known_us <= max_lag_s * SECOND_US
 
     async def _ask(self) -> None:
         begun_us, begun_s = self._clock.now_us(), self._clock.monotonic_s()

@@ -187,7 +187,8 @@ class ReadRouter:
         """Serve from SQL, or say why not."""
         if not await self._is_mirror():
             return FallbackReason.SCHEMA_UNVERIFIED
-        as_of_us = await self._lag.as_of_us(waits=self._limits.max_lag_s is not None)
+        max_lag_s = self._limits.max_lag_s
+        as_of_us = await self._lag.as_of_us(waits=max_lag_s is not None, max_lag_s=max_lag_s)
         if self._is_too_far_behind(as_of_us):
             return FallbackReason.LAG
         turn = self._breaker.turn()

@@ -66,6 +66,29 @@ async def test_a_figure_is_served_while_a_new_one_is_on_its_way() -> None:
     assert await lag.as_of_us() == clock.now_us() - 7 * SECOND_US
 
 
+async def test_a_figure_that_is_too_old_for_the_limit_is_waited_for() -> None:
+    """Where calls are rare each would find a current mirror too far behind (issue 7)."""
+    clock, bus = ManualClock(), Bus(None)
+    lag = LagWatch(bus.oldest_age_s, clock)
+    await lag.as_of_us(max_lag_s=5.0)
+    clock.advance(5.0)
+    assert clock.now_us() - (await lag.as_of_us(max_lag_s=5.0) or 0) == 5 * SECOND_US
+    clock.advance(REFRESH_AFTER_S)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    clock.advance(6.0)
+    assert await lag.as_of_us(max_lag_s=5.0) == clock.now_us()
+
+
+async def test_a_mirror_that_lags_holds_up_nobody_between_questions() -> None:
+    """The newest figure there is has said so."""
+    clock, bus = ManualClock(), Bus(9.0)
+    lag = LagWatch(bus.oldest_age_s, clock)
+    behind_us = clock.now_us() - 9 * SECOND_US
+    assert [await lag.as_of_us(max_lag_s=5.0) for _ in range(3)] == [behind_us] * 3
+    assert bus.asked_count == 1
+
+
 async def test_a_bus_that_says_nothing_holds_up_nobody_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
