@@ -14,6 +14,7 @@ import pytest
 from storemirror.clock import SystemClock
 from storemirror.errors import DatabaseRefused
 from storemirror.event.change import Outcome
+from storemirror.gateway.schema_watch import verify_mirror
 from storemirror.model.load import load_model
 from storemirror.sql.grants import Job
 from storemirror.sql.port import RebaseStep, RowEvent, UnverifiedDocument
@@ -105,7 +106,7 @@ def everything(station: Station, at_us: int) -> list[RowEvent]:
 
 
 async def write(station: Station) -> None:
-    """Write each document, change it, delete it."""
+    """Write each document, change it, delete it; and mark one that is set aside."""
     mirror, model, at_us = station.mirror(), station.owner.model, SystemClock().now_us()
     await mirror.verify_schema()
     await mirror.probe()
@@ -116,10 +117,12 @@ async def write(station: Station) -> None:
     gone = [deleted(model, e.entity.name, e.key, at_us + 2) for e in events]
     assert await mirror.apply([other]) == [Outcome.APPLIED]
     assert await mirror.apply(gone) == 4 * [Outcome.APPLIED]
+    await set_aside(station)
 
 
 async def read(station: Station) -> None:
     """Answer what the app asks, and tell what is installed."""
+    await verify_mirror(station.mirror())
     reads = PostgresReads(station.database, station.owner.rendering)
     await reads.inbox("a", older_than=None, limit=5)
     await reads.messages("a", "c", older_than=None, limit=5)

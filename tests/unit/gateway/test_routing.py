@@ -70,8 +70,9 @@ class World:
     background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.schema = SchemaWatch(self._verify, SystemClock())
         self.router = ReadRouter(
-            schema=SchemaWatch(self._verify, SystemClock()),
+            schema=self.schema,
             lag=LagWatch(self._oldest_age_s, SystemClock()),
             background=self.background.append,
             limits=Limits(
@@ -87,7 +88,7 @@ class World:
         """Have reads wait that long for a write, without it taking any time."""
         limits = replace(self.router._limits, write_wait_s=wait_s)
         self.router = ReadRouter(
-            schema=SchemaWatch(self._verify, SystemClock()),
+            schema=self.schema,
             lag=LagWatch(self._oldest_age_s, SystemClock()),
             background=self.background.append,
             limits=limits,
@@ -102,6 +103,8 @@ class World:
             has_reached=self._has_reached if has_written else None,
             is_conclusive=lambda _: self.is_known_there,
         )
+        # A first look takes its time on a busy machine, and a stuck SQL is given none.
+        await self.schema.holds(waits_s=30.0)
         return await self.router.read(mode, sources)
 
     async def _verify(self) -> None:

@@ -185,7 +185,13 @@ def test_the_script_has_the_patience_of_schema_apply(every_kind: Path) -> None:
     ("jobs", "expected"),
     [
         ([Job.READ], ["SELECT, VIEW DEFINITION ON SCHEMA::[dbo]"]),
-        ([Job.WRITE], ["SELECT, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo]"]),
+        (
+            [Job.WRITE],
+            [
+                "SELECT, EXECUTE, VIEW DEFINITION ON SCHEMA::[dbo]",
+                "INSERT, UPDATE ON [dbo].[StoreMirrorUnverifiedDocument]",
+            ],
+        ),
         (
             [Job.WRITE, Job.CHECK, Job.DEAD_LETTERS],
             [

@@ -14,13 +14,19 @@ from storemirror.sql.postgres.wanted import routines_of
 
 #: Of our own book-keeping: job -> table -> privileges.
 _OWN: Final[Mapping[Job, Mapping[str, str]]] = {
-    Job.READ: {"schema_info": "SELECT", "declaration": "SELECT"},
-    Job.CHECK: {"rebase": "SELECT", "unverified_document": "SELECT DELETE"},
+    Job.READ: {
+        "schema_info": "SELECT",
+        "declaration": "SELECT",
+        "rebase": "SELECT",
+        "unverified_document": "SELECT",
+    },
+    Job.CHECK: {"unverified_document": "SELECT DELETE"},
     Job.WRITE: {
         "schema_info": "SELECT",
         "declaration": "SELECT",
         "rebase": "SELECT",
         "purge_horizon": "SELECT",
+        "unverified_document": "SELECT INSERT UPDATE",
     },
     Job.DEAD_LETTERS: {
         "schema_info": "SELECT",

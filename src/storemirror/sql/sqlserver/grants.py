@@ -28,6 +28,7 @@ _SCHEMA: Final[Mapping[Job, tuple[str, ...]]] = {
 #: Job -> table of our own -> privileges.
 _OWN: Final[Mapping[Job, Mapping[str, tuple[str, ...]]]] = {
     Job.CHECK: {"unverified_document": ("DELETE",)},
+    Job.WRITE: {"unverified_document": ("INSERT", "UPDATE")},
     Job.DEAD_LETTERS: {"unverified_document": ("INSERT", "UPDATE")},
     Job.REBASE: {"rebase": ("INSERT", "UPDATE")},
 }
