@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from storemirror.source.port import (
     Comparison,
     Condition,
     Decision,
+    DocumentPage,
     DocumentQuery,
     DocumentStore,
     TransactionReads,
@@ -237,3 +239,22 @@ async def test_a_transaction_through_another_process_is_noticed(
     document = (await embedded.get("users/a")).document
     assert document is not None
     assert document.fields == encode_fields({"n": 80})
+
+
+async def test_a_page_shows_all_that_was_written_before_its_time(
+    embedded: EmbeddedDocumentStore,
+) -> None:
+    """Commits are seen in the order of their times, also those that nobody was told of yet."""
+    times: dict[str, int] = {}
+
+    async def write_many() -> None:
+        for n in range(60):
+            times[f"c{n}"] = await embedded.commit([a_chat(f"c{n}", "a")])
+
+    async def look_often() -> list[DocumentPage]:
+        return [await embedded.query(replace(OF_A, limit=100)) for _ in range(15)]
+
+    _, pages = await asyncio.gather(write_many(), look_often())
+    for page in pages:
+        shown = {document.path.rpartition("/")[2] for document in page.documents}
+        assert shown == {c for c, time_us in times.items() if time_us < page.read_time_us}

@@ -14,6 +14,7 @@ from storemirror.event.value import GeoPoint, Reference, encode_fields, encode_v
 from storemirror.source.port import (
     Comparison,
     Condition,
+    DocumentPage,
     DocumentQuery,
     DocumentStore,
     Write,
@@ -95,25 +96,28 @@ async def test_a_query_finds_whole_documents_of_one_collection(store: DocumentSt
     assert await ids(store, asked("nothing")) == []
 
 
-async def test_a_page_shows_one_moment(store: DocumentStore) -> None:
-    """Its read time is above what it shows, and below what it does not."""
+async def test_a_page_shows_what_was_written_before_it(store: DocumentStore) -> None:
+    """All that was told to be written when it was asked for, and nothing from after its time."""
     times: dict[str, int] = {}
 
     async def write_many() -> None:
         for n in range(60):
             times[f"m{n:02}"] = await write(store, {f"chats/c/messages/m{n:02}": {"sentAt": at(n)}})
 
-    pages = []
-
     async def look_often() -> None:
         for _ in range(15):
             query = asked("chats/c/messages", where("sentAt", ">=", at(0)), order_by="sentAt")
-            pages.append(await store.query(query))
+            before = set(times)
+            page = await store.query(query)
+            pages.append((before, page))
 
+    pages: list[tuple[set[str], DocumentPage]] = []
     await asyncio.gather(write_many(), look_often())
-    for page in pages:
+    for before, page in pages:
         shown = {d.path.rpartition("/")[2] for d in page.documents}
-        assert shown == {m for m, time_us in times.items() if time_us < page.read_time_us}
+        # Of what is being written meanwhile Google's emulator may leave out what has its time
+        # already (seen); the embedded store does not, which is among its own tests.
+        assert before <= shown <= {m for m, us in times.items() if us < page.read_time_us}
 
 
 async def test_documents_are_found_by_an_element_of_an_array(store: DocumentStore) -> None:
