@@ -152,7 +152,7 @@ async def test_a_write_that_is_committed_succeeds_however_little_time_is_left(
     """Told that it took too long, a client would show as failed what everybody reads (issue 7)."""
     silence, mirror = Silence(), await world.parts.mirror()
     with monkeypatch.context() as patched:
-        patched.setattr(type(mirror), "apply", lambda *_: silence.falls())
+        patched.setattr(type(mirror), "apply", lambda *_, **__: silence.falls())
         answers = await _answers(world, silence, loop_time)
     assert {name: answer["mirrored"] for name, answer in answers.items()} == dict.fromkeys(
         CALLS, False
@@ -207,7 +207,7 @@ async def test_sql_is_not_asked_where_no_time_is_left(
         loop_time.move_on(DEADLINE_S)
         return done
 
-    async def asked(*_: object) -> None:
+    async def asked(*_: object, **__: object) -> None:
         pytest.fail("SQL was asked")
 
     mirror: SqlMirror = await world.parts.mirror()

@@ -130,7 +130,7 @@ async def test_what_a_caller_that_is_gone_has_begun_is_done_or_not(
     mirror = await world.parts.mirror()
     arrived = asyncio.Event()
 
-    async def silent(*_: object) -> None:
+    async def silent(*_: object, **__: object) -> None:
         arrived.set()
         await asyncio.Event().wait()
 
