@@ -54,12 +54,12 @@ def _mark_of(
     rejection: Rejection, model: Model, limits: DialectLimits
 ) -> UnverifiedDocument | None:
     path, version = document_told_by(rejection.delivery.message)
-    if path is None:
+    entity = next((each for each in model if each.name == CONVERSATION), None)
+    # By the entity's own pattern: what decoding has stumbled over must not be asked again.
+    key = None if path is None or entity is None else entity.match(path.split("/"))
+    if path is None or entity is None or key is None:
         return None
     try:
-        entity, key = model.match(path)
-        if entity.name != CONVERSATION:
-            return None
         check_key(entity, key, limits)
     except PoisonEventError:
         return None
