@@ -29,8 +29,6 @@ HEAD_TIMEOUT_S: Final = 10.0
 HEAD_MAX_BYTES: Final = 65_536
 #: A body that comes in chunks has a few bytes of framing to each.
 _FRAMING_MAX_RATIO: Final = 16
-
-
 #: Bytes of bodies that are still coming, of all requests together.
 BODIES_MAX_BYTES: Final = 64 * 1_048_576
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from storemirror.apply.dead_letters import document_told_by
 from storemirror.bus.port import Rejection
 from storemirror.errors import PoisonEventError
-from storemirror.model.entity import Model
+from storemirror.model.entity import Entity, Model
 from storemirror.model.mapping import check_key
 from storemirror.model.types import DialectLimits
 from storemirror.sql.port import SqlMirror, UnverifiedDocument
@@ -54,13 +54,20 @@ def _mark_of(
     rejection: Rejection, model: Model, limits: DialectLimits
 ) -> UnverifiedDocument | None:
     path, version = document_told_by(rejection.delivery.message)
-    entity = next((each for each in model if each.name == CONVERSATION), None)
-    # By the entity's own pattern: what decoding has stumbled over must not be asked again.
-    key = None if path is None or entity is None else entity.match(path.split("/"))
-    if path is None or entity is None or key is None:
+    if path is None:
         return None
+    for conversation in (entity for entity in model if entity.name == CONVERSATION):
+        # By its own pattern: what decoding has stumbled over must not be asked again.
+        key = conversation.match(path.split("/"))
+        if key is not None and _can_be_row(conversation, key, limits):
+            reason = rejection.reason
+            return unfit_mark(conversation, key, path=path, version=version, reason=reason)
+    return None
+
+
+def _can_be_row(entity: Entity, key: tuple[str, ...], limits: DialectLimits) -> bool:
     try:
         check_key(entity, key, limits)
     except PoisonEventError:
-        return None
-    return unfit_mark(entity, key, path=path, version=version, reason=rejection.reason)
+        return False
+    return True

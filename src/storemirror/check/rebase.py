@@ -26,18 +26,6 @@ PAGE_ROWS: Final = 2_000
 StepObserver = Callable[[RebaseStep], Awaitable[None]]
 
 
-def is_under_way(state: RebaseState | None) -> bool:
-    """
-    Tell whether a rebase was begun and not finished.
-
-    >>> is_under_way(None)
-    False
-    >>> is_under_way(RebaseState(run="r", step=RebaseStep.OPENED, mark_us=1))
-    True
-    """
-    return state is not None and state.step is not RebaseStep.DONE
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebaseParts:
     """What a rebase works with."""
@@ -102,10 +90,10 @@ class _Rebase:
     async def run(self, new_run: str) -> RebaseState:
         """Do step after step, as long as they can be done."""
         state = await self._parts.ledger.state()
-        if state is None or not is_under_way(state):
+        if state is None or not state.is_under_way:
             await self._parts.ledger.close(new_run)
             state = await self._told()
-        while is_under_way(state) and await self._steps[state.step](state.run):
+        while state.is_under_way and await self._steps[state.step](state.run):
             state = await self._told()
         return state
 

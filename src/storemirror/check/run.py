@@ -34,7 +34,7 @@ from storemirror.event.change import RowState
 from storemirror.model.entity import Entity, Model
 from storemirror.source.budget import HalfBudget, ReadBudget, ReadBudgetSpent
 from storemirror.source.port import Document, DocumentStore, PinnedView
-from storemirror.sql.port import MirrorRow, RebaseStep, SqlMirror, UnverifiedDocument
+from storemirror.sql.port import MirrorRow, SqlMirror, UnverifiedDocument
 
 #: Roll-up columns that are looked for at most, an entity.
 _MAX_ROLLUPS = 1_000
@@ -118,7 +118,7 @@ async def verify_comparable(mirror: SqlMirror) -> None:
     """
     await mirror.verify_schema()
     state = await mirror.rebase_state()
-    if state is not None and state.step is not RebaseStep.DONE:
+    if state is not None and state.is_under_way:
         raise CheckIncomplete(
             f"rebase {state.run} is under way ({state.step.value} is done): rows are of before it"
             " and of after it; give `storemirror rebase` again to finish it"

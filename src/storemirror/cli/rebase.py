@@ -13,7 +13,7 @@ import typer
 
 from storemirror import loop
 from storemirror.apply.readiness import refuse_if_off
-from storemirror.check.rebase import RebaseParts, is_under_way, run_rebase
+from storemirror.check.rebase import RebaseParts, run_rebase
 from storemirror.check.reconcile import ReconcileResult, ReconcileSettings, run_reconcile
 from storemirror.cli.backfill import INTERRUPTED_STATUS, print_reconcile
 from storemirror.cli.cost import (
@@ -216,7 +216,7 @@ async def _tell(step: RebaseStep) -> None:
 
 def _announce(estimate: Estimate, state: RebaseState | None, wish: _Wish) -> None:
     """Say what is going to happen, on standard error."""
-    if state is not None and is_under_way(state):
+    if state is not None and state.is_under_way:
         typer.echo(f"begun before: {state.run}, {_STEPS[state.step]}; this is the rest", err=True)
     else:
         typer.echo(
@@ -236,7 +236,7 @@ def _print(ended: _Ended, wish: _Wish) -> None:
     if ended.reconciled is not None:
         print_reconcile(ended.reconciled)
     assert ended.state is not None, "a rebase was begun"
-    if is_under_way(ended.state):
+    if ended.state.is_under_way:
         say(f"not finished ({_STEPS[ended.state.step]}); the same command goes on")
     else:
         say("rebased; run `storemirror check` once the writers have applied what is on the bus")
@@ -248,7 +248,7 @@ def _as_json(ended: _Ended) -> dict[str, object]:
     return {
         "run": None if state is None else state.run,
         "step": None if state is None else state.step.value,
-        "is_finished": state is not None and not is_under_way(state),
+        "is_finished": state is not None and not state.is_under_way,
         "mark": None if mark_us is None else rfc3339_from_us(mark_us),
         "estimate": ended.estimate.to_json(),
         "read_count": ended.read_count,
@@ -260,6 +260,6 @@ def _as_json(ended: _Ended) -> dict[str, object]:
 def _status(ended: _Ended, wish: _Wish) -> int:
     if wish.is_dry_run:
         return 0
-    if is_under_way(ended.state):
+    if ended.state is not None and ended.state.is_under_way:
         return INTERRUPTED_STATUS if ended.is_interrupted else 1
     return 1 if ended.reconciled is not None and ended.reconciled.backwards_count else 0

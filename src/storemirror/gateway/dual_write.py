@@ -108,16 +108,9 @@ class DualWrite:
             ) from None
         _meet_deadline()
         intent = done.result
-        if intent.before is None and intent.fields is None:
-            return await self._nothing_written(cohort, intent.path)
         change = _change(intent, done.commit_time_us)
         written = await self._mirrored(cohort, intent.path, change)
         return replace(written, is_new=intent.before is None and written.fields is not None)
-
-    async def _nothing_written(self, cohort: Cohort, path: str) -> Written:
-        """Answer for what was to go, and was not there: a repeat, or it never was."""
-        mirrored = await self._mirror.see_gone(path) if cohort.is_dual_write_on else NOT_MIRRORED
-        return Written(path=path, token=None, fields=None, mirrored=mirrored)
 
     async def observe(self, caller: Caller, feature: Feature, path: str) -> Written:
         """
@@ -132,11 +125,14 @@ class DualWrite:
         return await self._mirrored(cohort, path, change)
 
     async def _mirrored(self, cohort: Cohort, path: str, change: Change | None) -> Written:
-        if change is None:
-            return Written(path=path, token=None, fields=None, mirrored=NOT_MIRRORED)
+        """Have SQL show a change; None: what was to go was not there, a repeat or never was."""
         mirrored = NOT_MIRRORED
         if cohort.is_dual_write_on:
-            mirrored = await self._mirror.mirror(change)
+            mirrored = await (
+                self._mirror.see_gone(path) if change is None else self._mirror.mirror(change)
+            )
+        if change is None:
+            return Written(path=path, token=None, fields=None, mirrored=mirrored)
         # A delete that was only seen has a version of its own: if SQL did not take it here, no
         # event ever brings that one.
         is_reached = not (change.origin is Origin.MIRROR and change.is_deleted)

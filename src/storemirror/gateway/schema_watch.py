@@ -20,7 +20,7 @@ import structlog
 from storemirror.clock import Clock
 from storemirror.errors import RebaseUnderWay, StoreMirrorError, TransientError
 from storemirror.gateway.deadline import within
-from storemirror.sql.port import RebaseStep, SqlMirror
+from storemirror.sql.port import SqlMirror
 from storemirror.telemetry import LogEvent
 
 #: How long a look may take.
@@ -43,7 +43,7 @@ async def verify_mirror(mirror: SqlMirror) -> None:
     """
     await mirror.verify_schema()
     rebase = await mirror.rebase_state()
-    if rebase is not None and rebase.step is not RebaseStep.DONE:
+    if rebase is not None and rebase.is_under_way:
         raise RebaseUnderWay(
             f"rebase {rebase.run} is under way, step {rebase.step.value} is done; rows may be of"
             " the undone time, and nobody is served by them."

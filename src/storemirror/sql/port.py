@@ -142,6 +142,15 @@ class RebaseState:
         """
         return self.step in (RebaseStep.CLOSED, RebaseStep.PURGED, RebaseStep.MARKED)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether it was begun and not finished: rows may be of before the restore.
+
+        >>> [RebaseState(run="r", step=s, mark_us=1).is_under_way for s in RebaseStep]
+        [True, True, True, True, True, False]
+        """
+        return self.step is not RebaseStep.DONE
+
 
 class SqlMirror(Protocol):
     """Applies events to the mirror, and reads it."""

@@ -120,13 +120,18 @@ async def write(station: Station) -> None:
     await set_aside(station)
 
 
-async def read(station: Station) -> None:
-    """Answer what the app asks, and tell what is installed."""
+async def ask(station: Station) -> None:
+    """Answer what the app asks."""
     await verify_mirror(station.mirror())
     reads = PostgresReads(station.database, station.owner.rendering)
     await reads.inbox("a", older_than=None, limit=5)
     await reads.messages("a", "c", older_than=None, limit=5)
     await reads.relationship("a", "b")
+
+
+async def read(station: Station) -> None:
+    """Answer what the app asks, and tell what is installed."""
+    await ask(station)
     await station.mirror().follow_relationship("a", "b")
     assert (await station.schema().status()).differences == ()
     await station.schema().outdated_counts(max_count=5)
@@ -237,6 +242,13 @@ async def test_the_rights_of_a_job_are_enough_and_each_is_needed(
         if not await missed(station, job, grant, privilege)
     ]
     assert unneeded == []
+
+
+async def test_who_writes_may_answer_what_the_app_asks(station: Station) -> None:
+    """The gateway with dual writes is one user."""
+    await station.grant(Job.WRITE)
+    await write(station)
+    await ask(station)
 
 
 async def test_the_rights_of_several_jobs_are_those_of_each(station: Station) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import pytest
@@ -15,7 +15,7 @@ from storemirror.sql.plan import Step
 from storemirror.sql.port import RowEvent
 from tests.integration.sql.test_deploy_script import catalogue, run_psql
 from tests.support.events import written
-from tests.support.mirrors import MirrorUnderTest, installed_mirror
+from tests.support.mirrors import MirrorUnderTest
 from tests.support.tsql_mirrors import TsqlMirror, tsql_mirror
 
 pytestmark = pytest.mark.postgres
@@ -26,22 +26,8 @@ NEXT: Final = "dm_message_latest_next"
 ORDERED: Final = "storemirror.dm_message (conversation_id, sent_at DESC, message_id DESC)"
 #: The same of SQL Server's, in the letters of PostgreSQL.
 NEXT_THERE: Final = "ix_dmmessage_latest_next"
-#: As an earlier release made it.
-EARLIER: Final = (
-    "DROP INDEX storemirror.dm_message_latest",
-    f"CREATE INDEX dm_message_latest ON {ORDERED} WHERE row_state = 'live'",
-)
 #: Ids that no index takes, for they do not compress: 2,704 bytes are the most.
 LONG_ID: Final = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(1_500))
-
-
-@pytest.fixture
-async def earlier(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[MirrorUnderTest]:
-    """A mirror as an earlier release installed it."""
-    async with installed_mirror(load_model(), await new_database()) as made:
-        for statement in EARLIER:
-            await made.execute(statement)
-        yield made
 
 
 async def numbers(under_test: MirrorUnderTest) -> dict[str, int]:

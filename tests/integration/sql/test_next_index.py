@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
@@ -12,16 +12,15 @@ import pytest
 from storemirror.clock import SystemClock
 from storemirror.errors import SchemaLocked, SqlUnavailable
 from storemirror.event.change import Outcome
-from storemirror.model.load import load_model
 from storemirror.sql.patience import LockPatience
 from storemirror.sql.port import SchemaStatus
 from storemirror.sql.postgres.connection import MIRROR, Connection, Database
 from storemirror.sql.postgres.schema import PostgresSchema
 from tests.integration.sql.test_deploy_script import run_psql
-from tests.integration.sql.test_latest_index import EARLIER, LATEST, NEXT, message, numbers
+from tests.integration.sql.test_latest_index import LATEST, NEXT, message, numbers
 from tests.integration.sql.test_schema_locks import BRIEF, DUMP, dumping, schema_of
 from tests.support.gates import until
-from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest, installed_mirror
+from tests.support.mirrors import PROJECT, STORE, MirrorUnderTest
 
 pytestmark = pytest.mark.postgres
 
@@ -31,15 +30,6 @@ SNAPSHOT: Final = (
     b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     b"SELECT count(*) FROM pg_class",
 )
-
-
-@pytest.fixture
-async def earlier(new_database: Callable[[], Awaitable[str]]) -> AsyncIterator[MirrorUnderTest]:
-    """A mirror as an earlier release installed it."""
-    async with installed_mirror(load_model(), await new_database()) as made:
-        for statement in EARLIER:
-            await made.execute(statement)
-        yield made
 
 
 @contextlib.asynccontextmanager
